@@ -1,0 +1,197 @@
+"""The commands. TensorFlow is imported only inside a command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from keras_transfer.recipe import RecipeError
+
+DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+# Name, what it does, an example.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": (
+        "train, measure and publish a model",
+        "keras-transfer fit photos/ --fine_tune.trainable last:2 --head.epochs 3",
+    ),
+    "evaluate": ("score a run or an export on labelled data", "keras-transfer evaluate saved_models/photos data/ --json"),
+    "predict": ("answer for files, folders or lines", "keras-transfer predict saved_models/photos new/ --output out.csv"),
+    "export": ("publish a run as a new version", "keras-transfer export runs/photos-20260101-120000 --to saved_models"),
+    "runs": ("list the runs, side by side", "keras-transfer runs"),
+    "cache": ("list, size and clear caches", "keras-transfer cache --clear features"),
+    "check": ("say what is wrong with the data", "keras-transfer check photos/"),
+    "layers": ("blocks and layers of a backbone, and what `trainable` accepts", "keras-transfer layers resnet50"),
+    "backbones": ("list the backbones", "keras-transfer backbones"),
+    "tasks": ("list the tasks", "keras-transfer tasks"),
+    "samples": ("list the samples", "keras-transfer samples"),
+}
+
+
+class UsageError(ValueError):
+    """The words of the command are wrong."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    try:
+        options, rest = parser.parse_known_args(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    if not options.command:
+        parser.print_help()
+        return USAGE
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        options.overrides = _overrides(options.command, rest)
+        return _run(options)
+    except UsageError as error:
+        print(f"keras-transfer {options.command}: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:
+        # The reader of standard output went away: nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
+        return TERMINATED if _Terminated.received else INTERRUPTED
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"keras-transfer {options.command}: {_reason(error)}", file=sys.stderr)
+        return FAILED
+
+
+class _Terminated:
+    received = False
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """SIGTERM ends a training as Ctrl-C does, after its state is saved."""
+    _Terminated.received = True
+    raise KeyboardInterrupt
+
+
+def _reason(error: Exception) -> str:
+    """The one clear message of an error."""
+    if isinstance(error, ValueError | OSError | RuntimeError | ImportError) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}. This is a fault of keras_transfer; --debug shows where"
+
+
+def _run(options: argparse.Namespace) -> int:
+    """The command; with --json, standard output holds its object alone, as the last line."""
+    from keras_transfer import commands
+
+    command = getattr(commands, options.command)
+    if not options.json:
+        status, _ = command(options)
+        return int(status)
+    out = sys.stdout
+    # Libraries that print would spoil the one JSON object, so all else goes to standard error.
+    with contextlib.redirect_stdout(sys.stderr):
+        status, result = command(options)
+    print(json.dumps(result), file=out, flush=True)
+    return int(status)
+
+
+def _overrides(command: str, words: Sequence[str]) -> dict[str, str]:
+    """Recipe fields from the rest of the command line."""
+    from keras_transfer.recipe import Recipe, override
+    from keras_transfer.recipe_file import parse_overrides
+
+    if words and command not in ("fit", "check", "evaluate", "predict"):
+        raise UsageError(f"unrecognised: {' '.join(words)}. --help shows what it takes")
+    try:
+        changes = parse_overrides(words)
+        override(Recipe(), changes)
+    except RecipeError as error:
+        raise UsageError("\n".join(error.faults)) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return changes
+
+
+def _parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    parser = argparse.ArgumentParser(
+        prog="keras-transfer",
+        description="Transfer learning for Keras and TensorFlow: labelled data in, a fine-tuned and served model out.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    made = {}
+    for name, (what, example) in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}.",
+            epilog=f"example: {example}" + (_fields() if name == "fit" and _wants_help() else ""),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        sub.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+        made[name] = sub
+    fit = made["fit"]
+    fit.add_argument("source", nargs="?", help="a recipe file, a folder, a CSV/TSV/JSONL file, tfds:NAME, sample:NAME")
+    fit.add_argument("--resume", metavar="RUN", help="go on with a stopped or failed run")
+    fit.add_argument("--dry-run", action="store_true", help="say what would be done and what it takes, and stop")
+    evaluate = made["evaluate"]
+    evaluate.add_argument("model", help="a run folder, an exported version, or a folder of versions")
+    evaluate.add_argument("data", help="labelled data, as for fit")
+    evaluate.add_argument("--split", help="default: test if the data has it, else all")
+    predict = made["predict"]
+    predict.add_argument("model", help="a run folder, an exported version, or a folder of versions")
+    predict.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders, or - for lines of standard input")
+    predict.add_argument("--output", metavar="FILE", help="write to a .csv or .jsonl file instead")
+    export = made["export"]
+    export.add_argument("run", help="a run folder")
+    export.add_argument("--to", metavar="DIR", help="where models are published; default: saved_models")
+    made["runs"].add_argument("--directory", default="runs", help="the folder of runs; default: runs")
+    made["cache"].add_argument("--clear", metavar="KIND", nargs="?", const="all", help="clear one kind, or all")
+    made["check"].add_argument("data", help="labelled data, as for fit")
+    made["layers"].add_argument("backbone", help="a name that `keras-transfer backbones` lists")
+    made["layers"].add_argument("--trainable", help="also show what this toggle would train")
+    return parser
+
+
+def _wants_help() -> bool:
+    return "--help" in sys.argv or "-h" in sys.argv
+
+
+def _fields() -> str:
+    """All recipe fields with their defaults, for `fit --help`."""
+    from keras_transfer.recipe import Recipe
+
+    out = io.StringIO()
+
+    def walk(prefix: str, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict) and name != "options":
+                walk(f"{prefix}{name}.", value)
+            else:
+                out.write(f"  --{prefix}{name} ({value if value not in ('', None) else 'chosen'})\n")
+
+    plain = Recipe().to_dict()
+    plain.pop("format")
+    walk("", plain)
+    return f"\n\nfields of a recipe, with their defaults:\n{out.getvalue()}"
+
+
+def _version() -> str:
+    from keras_transfer import __version__
+
+    return __version__

@@ -1,0 +1,299 @@
+"""What each command does; every function returns its exit status and what `--json` prints."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from keras_transfer.cli import DONE, FAILED, UsageError
+
+Result = tuple[int, Any]
+
+
+def fit(options: argparse.Namespace) -> Result:
+    """Train, measure and publish."""
+    from keras_transfer import transfer
+    from keras_transfer.progress import Log
+    from keras_transfer.recipe import Recipe, override
+    from keras_transfer.recipe_file import load_recipe
+
+    log = Log()
+    if options.resume:
+        if options.source or options.overrides:
+            raise UsageError("--resume goes on with the run's own recipe; leave SOURCE and fields out")
+        run = transfer.fit("", resume=options.resume, log=log)
+    else:
+        if not options.source:
+            raise UsageError("expected SOURCE: a recipe file, a folder, a file, tfds:NAME or sample:NAME")
+        if options.source.endswith(".py"):
+            recipe = load_recipe(options.source, options.overrides)
+            recipe = recipe if recipe.name else override(recipe, {"name": Path(options.source).stem})
+        else:
+            recipe = override(Recipe(), {"data.source": options.source, **options.overrides})
+        if options.dry_run:
+            return DONE, transfer.plan(recipe, log=log).to_json()
+        run = transfer.fit(recipe, log=log)
+    if not options.json:
+        _print_run(run)
+    return DONE, run.to_json()
+
+
+def _print_run(run: Any) -> None:
+    """The outcome, for a person."""
+    for split, scores in run.metrics_by_split.items():
+        print(f"{split}: " + "  ".join(_shown(scores)))
+    if run.saved_model:
+        print(f"exported {run.saved_model}")
+        print(f"next: keras-transfer predict {run.saved_model} FILE")
+    print(f"run {run.path} ({run.seconds['total']:.0f} s)")
+
+
+def _shown(scores: dict[str, Any]) -> Iterator[str]:
+    """The scores that are plain numbers, with the intervals of those that have one."""
+    intervals = scores.get("intervals") or {}
+    for name, value in scores.items():
+        if isinstance(value, float | int) and not isinstance(value, bool):
+            interval = intervals.get(name)
+            yield f"{name} {value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
+
+
+def evaluate(options: argparse.Namespace) -> Result:
+    """Score a run or an export on labelled data."""
+    from keras_transfer import prediction
+    from keras_transfer.data import checks, sources
+    from keras_transfer.progress import Log
+    from keras_transfer.recipe import override
+
+    log = Log()
+    servable = prediction.open_model(options.model)
+    recipe = override(servable.recipe, {**options.overrides, "data.source": options.data})
+    raw, findings = checks.clean(sources.load(recipe.data, recipe.task), recipe.data, recipe.task)
+    checks.refuse([finding for finding in findings if finding.severity == "stop"])
+    split = options.split or ("test" if raw.get("test") else "all")
+    if split == "all" and "all" not in raw:
+        records = [record for part in raw.values() for record in part]
+    elif split in raw:
+        records = list(raw[split])
+    else:
+        raise ValueError(f"--split: expected one of {', '.join([*raw, 'all'])}. Received: {split!r}.")
+    references = servable.task.references(records, servable.labels)
+    with log.bar(f"scoring {split}", len(records)) as update:
+        outputs = prediction.outputs_of(servable, records, update)
+    predictions = servable.task.from_outputs(outputs, servable.labels)
+    metrics = servable.task.score(predictions, references, servable.labels)
+    if not options.json:
+        print(f"{split}: {len(records):,} examples  " + "  ".join(_shown(metrics)))
+    return DONE, {
+        "model": str(servable.path),
+        "data": options.data,
+        "split": split,
+        "examples": len(records),
+        "metrics": metrics,
+    }
+
+
+def predict(options: argparse.Namespace) -> Result:
+    """Answer for files, folders or lines; one JSON line an input."""
+    from keras_transfer import prediction
+
+    if options.output and Path(options.output).suffix not in (".csv", ".jsonl"):
+        raise UsageError(f"--output: expected a file that ends in .csv or .jsonl. Received: {options.output!r}")
+    servable = prediction.open_model(options.model)
+    inputs = servable.task.read_inputs(options.inputs)
+    if not inputs:
+        raise ValueError(f"INPUT: expected at least one input. Received: nothing to answer for in {options.inputs}.")
+    errors = 0
+    answers = []
+    for row in prediction.predict(servable, inputs):
+        errors += "error" in row
+        answers.append(row)
+        if not options.output:
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+    if options.output:
+        _write_rows(Path(options.output), answers)
+    if errors:
+        print(f"{errors} of {len(answers)} inputs could not be answered", file=sys.stderr)
+    result: dict[str, Any] = {"inputs": len(answers), "errors": errors, "output": options.output}
+    if not options.output:
+        result["predictions"] = answers
+    return FAILED if errors else DONE, result
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """All rows to a file, beside and renamed."""
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            flat = [_flat(row) for row in rows]
+            columns = list(dict.fromkeys(name for row in flat for name in row))
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(flat)
+    os.replace(beside, path)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """One answer as columns: `probabilities` by label get a column each."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": part for key, part in value.items()}
+        else:
+            flat[name] = json.dumps(value) if isinstance(value, list) else value
+    return flat
+
+
+def export(options: argparse.Namespace) -> Result:
+    """Publish a run as a new version."""
+    from keras_transfer import run_export, run_record
+
+    run = run_record.load(options.run)
+    version = run_export.publish_again(run, options.to)
+    if not options.json:
+        print(f"exported {version}")
+    return DONE, {"run": str(run.path), "saved_model": str(version)}
+
+
+def runs(options: argparse.Namespace) -> Result:
+    """List the runs, side by side."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_transfer.run_record import list_runs
+
+    found = list_runs(options.directory)
+    table = Table("run", "status", "task", "backbone", "test", "seconds")
+    for run in found:
+        scores = [f"{name} {value:.4f}" for name, value in run.metrics.items() if isinstance(value, float)][:2]
+        total = f"{run.seconds.get('total', 0):.0f}"
+        table.add_row(run.path.name, run.status, run.task, run.backbone, "  ".join(scores), total)
+    if not options.json:
+        if found:
+            Console().print(table)
+        else:
+            print(f"no runs in {options.directory}")
+    return DONE, {"runs": [{**run.to_json(), "status": run.status} for run in found]}
+
+
+def cache(options: argparse.Namespace) -> Result:
+    """List, size and clear caches."""
+    from keras_transfer.samples import cache_folder
+
+    base = cache_folder()
+    kinds = sorted(path.name for path in base.iterdir() if path.is_dir()) if base.exists() else []
+    if options.clear:
+        chosen = kinds if options.clear == "all" else [options.clear]
+        unknown = [kind for kind in chosen if kind not in kinds]
+        if unknown:
+            raise ValueError(f"--clear: expected one of {', '.join([*kinds, 'all'])}. Received: {unknown[0]!r}.")
+        for kind in chosen:
+            shutil.rmtree(base / kind)
+        kinds = [kind for kind in kinds if kind not in chosen]
+    rows = [{"kind": kind, "megabytes": round(_bytes(base / kind) / 1e6, 1)} for kind in kinds]
+    if not options.json:
+        print(base)
+        for row in rows:
+            print(f"  {row['kind']:<12} {row['megabytes']:>10,.1f} MB")
+    return DONE, {"folder": str(base), "caches": rows}
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def check(options: argparse.Namespace) -> Result:
+    """Say what is wrong with the data."""
+    from keras_transfer.data import checks, forms
+    from keras_transfer.recipe import Recipe, override
+
+    recipe = override(Recipe(), {"data.source": options.data, **options.overrides})
+    findings = checks.inspect(recipe.data, recipe.task)
+    if not options.json:
+        for finding in findings:
+            print(f"{finding.severity}  {finding.kind}: {finding.message}. {finding.mend}")
+        if not findings:
+            print("nothing is wrong")
+    stops = sum(finding.severity == "stop" for finding in findings)
+    del forms
+    result = {"data": options.data, "findings": [finding.to_json() for finding in findings]}
+    return FAILED if stops else DONE, result
+
+
+def layers(options: argparse.Namespace) -> Result:
+    """Blocks and layers of a backbone, and what `trainable` accepts."""
+    from keras_transfer import backbones as loading
+    from keras_transfer import freezing
+    from keras_transfer.recipe import BackboneSpec
+
+    backbone = loading.load(BackboneSpec(name=options.backbone, weights="none"))
+    rows = freezing.describe(backbone)
+    if not options.json:
+        _print_table(rows)
+    return DONE, {"backbone": backbone.name, "image_size": backbone.image_size, "blocks": rows}
+
+
+def backbones(options: argparse.Namespace) -> Result:
+    """List the backbones."""
+    from keras_transfer.vision import families
+
+    rows = [dict(zip(("name", "family", "parameters", "image_size"), row, strict=False)) for row in families.names()]
+    if not options.json:
+        _print_table(rows)
+    return DONE, {"backbones": rows}
+
+
+def tasks(options: argparse.Namespace) -> Result:
+    """List the tasks."""
+    from keras_transfer.tasks import TASKS
+
+    rows = [{"task": name, "title": title} for name, (_, _, title) in TASKS.items()]
+    if not options.json:
+        _print_table(rows)
+    return DONE, {"tasks": rows}
+
+
+def samples(options: argparse.Namespace) -> Result:
+    """List the samples."""
+    from keras_transfer.samples import SAMPLES
+
+    rows = [
+        {
+            "sample": sample.name,
+            "kind": sample.kind,
+            "task": sample.task,
+            "title": sample.title,
+            "licence": sample.licence,
+            "megabytes": sample.megabytes,
+        }
+        for sample in SAMPLES.values()
+    ]
+    if not options.json:
+        _print_table(rows)
+    return DONE, {"samples": rows}
+
+
+def _print_table(rows: Iterable[dict[str, Any]]) -> None:
+    """Rows of equal keys, for a person."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = list(rows)
+    table = Table(*(str(name) for name in rows[0]) if rows else ())
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

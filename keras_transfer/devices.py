@@ -1,0 +1,60 @@
+"""Devices: the strategy that a training runs under, and the precision that its devices gain from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+from keras_transfer.recipe import DeviceSpec
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where a training runs."""
+
+    strategy: tf.distribute.Strategy
+    precision: str
+
+    @property
+    def count(self) -> int:
+        """Replicas that share each batch."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    def __str__(self) -> str:
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        return f"{self.count} {kind}{'s' if self.count > 1 else ''}, {self.precision}"
+
+
+def set_up(spec: DeviceSpec) -> Devices:
+    """The strategy and precision of a recipe; sets Keras's global precision policy.
+
+    Raises:
+        ValueError: `mirrored` with a single device.
+    """
+    precision = _precision(spec)
+    keras.mixed_precision.set_global_policy(precision)
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    if spec.strategy == "mirrored" and len(devices) < 2:
+        raise ValueError(
+            f"devices.strategy: mirrored needs at least two devices. Received: {len(devices)} visible. "
+            "Use devices.strategy one, or make more devices visible (CUDA_VISIBLE_DEVICES)."
+        )
+    if spec.strategy == "mirrored" or (spec.strategy == "auto" and len(gpus) > 1):
+        names = [device.name for device in devices]
+        # Without NCCL (CPU devices) the default collectives break on a second strategy in one process.
+        operations = None if gpus else tf.distribute.ReductionToOneDevice()
+        return Devices(tf.distribute.MirroredStrategy(names, cross_device_ops=operations), precision)
+    return Devices(tf.distribute.get_strategy(), precision)
+
+
+def _precision(spec: DeviceSpec) -> str:
+    """`auto` as the first GPU advises: bfloat16 needs compute capability 8 or more."""
+    if spec.precision != "auto":
+        return spec.precision
+    for gpu in tf.config.list_physical_devices("GPU"):
+        capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+    return "float32"

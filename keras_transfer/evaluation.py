@@ -1,0 +1,109 @@
+"""Evaluation: a model's predictions on every example of a split, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.data.pipeline import evaluation_batches, unwrap
+from keras_transfer.data.records import Record
+from keras_transfer.labels import Labels
+from keras_transfer.tasks.base import Task
+
+Prediction = dict[str, Any]
+
+
+class Predictor:
+    """Runs a model over examples, on all devices; traced once and used again each epoch."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        loss: Callable[[Any, Any], tf.Tensor] | None = None,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
+        self._strategy = strategy or tf.distribute.get_strategy()
+
+        def replica(batch: Any) -> Any:
+            outputs = model(unwrap(batch["inputs"]), training=False)
+            each = loss(batch["targets"], outputs) if loss else tf.zeros(tf.shape(batch["real"]))
+            outputs = tf.nest.map_structure(_full_precision, outputs)
+            return outputs, tf.cast(each, tf.float32), batch["real"], batch["index"]
+
+        @tf.function(reduce_retracing=True)
+        def step(batch: Any) -> Any:
+            return self._strategy.run(replica, args=(batch,))
+
+        self._step = step
+
+    def __call__(
+        self,
+        task: Task,
+        examples: Any,
+        labels: Labels,
+        batch_size: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[list[Prediction], float]:
+        """One prediction a record, in the order in which records first appear, and the mean loss of the examples."""
+        batch_size = _even(min(batch_size, len(examples)), self._strategy.num_replicas_in_sync)
+        batches = evaluation_batches(examples, batch_size)
+        parts: list[Prediction | None] = [None] * len(examples)
+        total, done = 0.0, 0
+        for batch in self._strategy.experimental_distribute_dataset(batches.dataset):
+            local = self._local(self._step(batch))
+            outputs, each, real, index = local
+            kept = real > 0
+            rows = index[kept]
+            outputs = tf.nest.map_structure(lambda value, kept=kept: value[kept], outputs)
+            total += float(each[kept].sum())
+            decoded = task.decode(outputs, [examples.meta[row] for row in rows], labels)
+            for row, part in zip(rows, decoded, strict=True):
+                parts[row] = part
+            done += len(rows)
+            if progress:
+                progress(done)
+        merged = [task.merge(group, labels) for group in _by_id(examples.ids, parts)]
+        return merged, total / max(len(examples), 1)
+
+    def _local(self, result: Any) -> Any:
+        """Per-replica results as whole NumPy batches, in order."""
+
+        def gather(value: Any) -> np.ndarray:
+            return np.concatenate([part.numpy() for part in self._strategy.experimental_local_results(value)])
+
+        return tf.nest.map_structure(gather, result)
+
+
+def evaluate(
+    predictor: Predictor,
+    task: Task,
+    examples: Any,
+    records: Sequence[Record],
+    labels: Labels,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Scores and predictions of one split, over every record of it."""
+    predictions, mean_loss = predictor(task, examples, labels, batch_size, progress)
+    return {**task.score(predictions, task.references(records, labels), labels), "loss": mean_loss}, predictions
+
+
+def _by_id(ids: Sequence[str], parts: Sequence[Any]) -> list[list[Any]]:
+    """The parts of each record together."""
+    groups: dict[str, list[Any]] = {}
+    for name, part in zip(ids, parts, strict=True):
+        groups.setdefault(name, []).append(part)
+    return list(groups.values())
+
+
+def _even(size: int, replicas: int) -> int:
+    """The next size that all replicas share evenly."""
+    return -(-max(size, 1) // replicas) * replicas
+
+
+def _full_precision(value: tf.Tensor) -> tf.Tensor:
+    return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value

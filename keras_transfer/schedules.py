@@ -1,0 +1,80 @@
+"""Schedules: how the learning rate changes over a phase, and how it differs between blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_transfer.recipe import Phase
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly from zero over the warm-up, then decays to zero (cosine, linear) or stays (constant).
+
+    Source: Loshchilov & Hutter, SGDR (2017) for the cosine; Goyal et al. (2017) for the warm-up.
+    """
+
+    def __init__(self, peak: float, steps: int, warmup_steps: int, decay: str):
+        super().__init__()
+        self.peak, self.steps, self.warmup_steps, self.decay = peak, steps, warmup_steps, decay
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate at a step."""
+        step = ops.cast(step, "float32")
+        # Step 0 already moves the weights: a first step at rate zero would be lost.
+        rising = (step + 1.0) / max(self.warmup_steps, 1)
+        share = ops.clip((step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1), 0.0, 1.0)
+        if self.decay == "cosine":
+            falling = 0.5 * (1.0 + ops.cos(3.141592653589793 * share))
+        elif self.decay == "linear":
+            falling = 1.0 - share
+        else:
+            falling = ops.ones_like(share)
+        return self.peak * ops.where(step < self.warmup_steps, rising, falling)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return {"peak": self.peak, "steps": self.steps, "warmup_steps": self.warmup_steps, "decay": self.decay}
+
+
+class PacedAdamW(keras.optimizers.AdamW):
+    """AdamW in which each variable has its own share of the learning rate (layer-wise decay).
+
+    Source: Loshchilov & Hutter, Decoupled Weight Decay (2019); Howard & Ruder, ULMFiT (2018) for layer-wise rates.
+    """
+
+    def __init__(self, *, paces: Mapping[str, float] | None = None, **arguments: Any):
+        super().__init__(**arguments)
+        self._paces = dict(paces or {})
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One variable's update, at its own pace."""
+        super().update_step(gradient, variable, learning_rate * self._paces.get(variable.path, 1.0))
+
+
+def optimizer_for(
+    phase: Phase, variables: Sequence[Any], steps: int, paces: Mapping[str, float] | None = None
+) -> keras.optimizers.Optimizer:
+    """The optimizer of a phase with its learning-rate schedule.
+
+    Weight decay spares vectors and scalars (biases, norms), as He et al. (Bag of Tricks, 2019) advise.
+    Gradients are clipped by the trainer, over all devices, not here.
+    """
+    rate = phase.learning_rate
+    if rate is None:
+        raise ValueError("learning_rate: expected a number above 0. Received: None. Resolve the phase first.")
+    warmup_steps = int(round(steps * phase.warmup_share))
+    decay = "cosine" if phase.schedule == "auto" else phase.schedule
+    optimizer = PacedAdamW(
+        learning_rate=WarmUpDecay(rate, steps, warmup_steps, decay),
+        weight_decay=phase.weight_decay or None,
+        paces=paces,
+    )
+    if phase.weight_decay:
+        spared = [variable for variable in variables if len(variable.shape) < 2]
+        optimizer.exclude_from_weight_decay(var_list=spared)
+    return optimizer

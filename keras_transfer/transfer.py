@@ -1,0 +1,467 @@
+"""Transfer: the whole story of one training, readable top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import backbones, devices, evaluation, feature_cache, freezing, phases, planning, run_export
+from keras_transfer import recipe as recipes
+from keras_transfer import run_record
+from keras_transfer.backbones import Backbone
+from keras_transfer.data import checks, forms, sources, splits  # X
+from keras_transfer.data.records import Splits
+from keras_transfer.labels import Labels
+from keras_transfer.progress import Clock, Log
+from keras_transfer.recipe import Recipe
+from keras_transfer.run_record import Run
+from keras_transfer.tasks import get_task
+from keras_transfer.tasks.base import Examples, Task
+from keras_transfer.training_loop import History, Watch
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Backbone and head as one model, and its parts, which share their weights."""
+
+    backbone: Backbone
+    encoder: keras.Model
+    """Raw inputs to features, in inference mode."""
+    head: keras.Model
+    """Features to raw outputs."""
+    model: keras.Model
+    """Raw inputs to raw outputs."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known before anything is trained."""
+
+    recipe: Recipe
+    task: Task
+    splits: Splits
+    labels: Labels
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training was stopped; its run keeps the best weights so far."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        super().__init__(f"Stopped. Best weights so far: {run.path}. Go on: keras-transfer fit --resume {run.path}")
+
+
+def fit(
+    recipe_or_source: Any,
+    *,
+    resume: str | Path | None = None,
+    log: Log | None = None,
+    label_names: list[str] | None = None,
+    **overrides: Any,
+) -> Run:
+    """Trains, measures and publishes.
+
+    Args:
+        recipe_or_source: a `Recipe`; a folder, file, `tfds:NAME` or `sample:NAME`; a `tf.data.Dataset` of (input,
+            label), or a mapping of such by split name.
+        resume: the folder of a stopped or failed run to go on with; its recipe is used.
+        log: where progress is said; default: standard error.
+        label_names: of a dataset's integer labels.
+        **overrides: fields of the recipe, nested (`fine_tune={"epochs": 2}`), or dotted by `**{"head.epochs": 2}`.
+
+    Returns:
+        The finished run; `run.model` is a plain `keras.Model`.
+
+    Raises:
+        RecipeError: every fault of the recipe at once.
+        DataError: what is wrong with the data, by file.
+        Interrupted: after Ctrl-C, with the best weights kept.
+    """
+    log, clock = log or Log(), Clock()
+    earlier = run_record.load(resume) if resume is not None else None
+    given = earlier.recipe if earlier is not None else recipe_or_source
+    recipe, records = recipe_of(given, overrides, label_names)
+    with clock.part("data"):
+        prepared = prepare(recipe, log, records)
+    placed = devices.set_up(prepared.recipe.devices)
+    keras.utils.set_random_seed(prepared.recipe.seed)
+    with placed.strategy.scope():
+        backbone = load_backbone(prepared, log)
+        prepared = replace(prepared, recipe=_with_size(prepared.recipe, backbone))
+        joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
+    planning.say(planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model), placed, log)
+    run = _start_run(prepared, backbone, earlier, log)
+    with _kept_on_failure(run, log):
+        examples = {name: _examples(prepared, backbone, name) for name, part in prepared.splits.named() if part}
+        _train(run, prepared, joined, examples, placed, clock, log)
+        with clock.part("evaluate"):
+            predictions = _evaluate(run, prepared, joined, examples, placed, log)
+        with clock.part("export"):
+            run.save_model(joined.model)
+            run_export.keep_probe(run, prepared.task, prepared.splits, predictions)
+            run.seconds = clock.rounded()
+            if prepared.recipe.export.enabled:
+                log.say("exporting and verifying in a fresh process")
+                run.saved_model = run_export.publish_run(
+                    run, prepared.task, joined.model, backbone, placed.precision
+                )
+        run.status, run.seconds = "done", clock.rounded()
+        run.save()
+    return run
+
+
+def plan(recipe_or_source: Any, *, log: Log | None = None, **overrides: Any) -> planning.Plan:
+    """What `fit` would do, and about what it takes; nothing is downloaded, trained or written."""
+    log = log or Log()
+    recipe, records = recipe_of(recipe_or_source, overrides)
+    prepared = prepare(recipe, log, records)
+    placed = devices.set_up(prepared.recipe.devices)
+    backbone = backbones.load(replace(prepared.recipe.backbone, weights="none"))
+    joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
+    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model)
+    planning.say(found, placed, log)
+    return found
+
+
+def recipe_of(
+    given: Any, overrides: Mapping[str, Any], label_names: list[str] | None = None
+) -> tuple[Recipe, dict[str, Any] | None]:
+    """The checked recipe of what `fit` was given, and the records where it was given datasets."""
+    records = None
+    if isinstance(given, Recipe):
+        recipe = given
+    elif isinstance(given, str | Path):
+        recipe = recipes.override(Recipe(), {"data.source": str(given)})
+    else:
+        source, records = sources.from_datasets(given, label_names=label_names)
+        recipe = recipes.override(Recipe(), {"data.source": source})
+    recipe = recipes.override(recipe, overrides)
+    if not recipe.task and recipe.data.source and records is None:
+        recipe = replace(recipe, task=forms.infer(recipe.data.source).task)
+    elif not recipe.task and records is not None:
+        first = next(part[0] for part in records.values() if part)
+        recipe = replace(recipe, task="text_classification" if "text" in first.fields else "image_classification")
+    if not recipe.name:
+        recipe = replace(recipe, name=_name_of(recipe.data.source))
+    recipes.check(recipe)
+    return recipe, records
+
+
+def prepare(recipe: Recipe, log: Log, records: dict[str, Any] | None = None) -> Prepared:
+    """Reads, checks and splits the data, learns the labels, and decides every open field of the recipe.
+
+    Raises:
+        DataError: what stops a training, by file.
+    """
+    task = get_task(recipe.task)
+    log.say(f"reading {recipe.data.source}")
+    raw = records if records is not None else sources.load(recipe.data, recipe.task)
+    raw, findings = checks.clean(raw, recipe.data, recipe.task)
+    parts = splits.split(raw, recipe.data)
+    findings = [*findings, *checks.check(parts, recipe.data, recipe.task)]
+    for finding in findings:
+        if finding.severity == "warn":
+            log.warn(f"{finding.message}. {finding.mend}")
+    checks.refuse(findings)
+    labels = task.learn_labels(parts.train, recipe)
+    recipe = task.resolve(recipe, len(parts.train))
+    if not recipe.backbone.name:
+        recipe = recipes.override(recipe, {"backbone.name": task.default_backbone})
+    return Prepared(recipe, task, parts, labels)
+
+
+def load_backbone(prepared: Prepared, log: Log) -> Backbone:
+    """The backbone of a recipe."""
+    spec = prepared.recipe.backbone
+    log.say(f"loading {spec.name} ({'random weights' if spec.weights == 'none' else spec.weights + ' weights'})")
+    return backbones.load(spec)
+
+
+def join(task: Task, backbone: Backbone, labels: Labels, recipe: Recipe) -> Joined:
+    """Backbone and head as one model."""
+    encoder = backbone.encoder(task.features)
+    features = encoder.output
+    head = task.build_head(features, labels, recipe)
+    return Joined(backbone, encoder, head, keras.Model(encoder.input, head(features), name=recipe.task))
+
+
+def build(recipe: Recipe, labels: Labels | list[str]) -> keras.Model:
+    """The joined model of a recipe with its backbone's weights and an untrained head.
+
+    Args:
+        recipe: with `task` and, unless the task's default will do, `backbone`.
+        labels: class names in the order of the outputs.
+    """
+    task = get_task(recipe.task)
+    labels = labels if isinstance(labels, Labels) else Labels(tuple(labels))
+    recipe = task.resolve(recipe, 1_000)
+    if not recipe.backbone.name:
+        recipe = recipes.override(recipe, {"backbone.name": task.default_backbone})
+    return join(task, backbones.load(recipe.backbone), labels, recipe).model
+
+
+def _with_size(recipe: Recipe, backbone: Backbone) -> Recipe:
+    """The recipe with the input size that the backbone has."""
+    spec = replace(recipe.backbone, image_size=backbone.image_size, sequence_length=backbone.sequence_length)
+    return replace(recipe, backbone=spec)
+
+
+def _name_of(source: str) -> str:
+    """A run's name from its data: `sample:trees` -> trees, `photos/` -> photos."""
+    stem = Path(source.split(":", 1)[-1] if re.match(r"(tfds|sample|python):", source) else Path(source).resolve()).stem
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or "run"
+
+
+def _start_run(prepared: Prepared, backbone: Backbone, earlier: Run | None, log: Log) -> Run:
+    """A new run, or the earlier one to go on with."""
+    fingerprint = prepared.splits.fingerprint
+    if earlier is not None:
+        if earlier.data.get("fingerprint") != fingerprint:
+            raise ValueError(
+                f"{earlier.path}: expected the data that it was started with (fingerprint "
+                f"{earlier.data.get('fingerprint')}). Received: {fingerprint}. Start a new run instead."
+            )
+        run = earlier
+        run.status = "running"
+    else:
+        run = run_record.start(prepared.recipe, prepared.recipe.task, prepared.recipe.backbone.name)
+    run.recipe, run.labels = prepared.recipe, prepared.labels
+    run.data = {
+        "fingerprint": fingerprint,
+        "examples": {name: len(part) for name, part in prepared.splits.named()},
+        "weights": backbone.origin.description,
+        "licence": backbone.origin.licence,
+    }
+    run.save()
+    log.write_to(run.path / "log.txt")
+    log.say(f"run {run.path}")
+    return run
+
+
+@contextlib.contextmanager
+def _kept_on_failure(run: Run, log: Log) -> Iterator[None]:
+    """A failed run keeps its folder, its log and its last checkpoint, and says how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.flush_state()
+        run.status = "interrupted"
+        run.save()
+        raise Interrupted(run) from None
+    except BaseException as error:
+        run.flush_state()
+        run.status, run.error = "failed", f"{type(error).__name__}: {error}"
+        run.save()
+        log.say(f"failed; all that was done is in {run.path}. Go on: keras-transfer fit --resume {run.path}")
+        raise
+
+
+def _examples(prepared: Prepared, backbone: Backbone, split: str) -> Examples:
+    records = dict(prepared.splits.named())[split]
+    training = split == "train"
+    return prepared.task.examples(records, prepared.labels, backbone, prepared.recipe, training)
+
+
+def _train(
+    run: Run,
+    prepared: Prepared,
+    joined: Joined,
+    examples: Mapping[str, Examples],
+    placed: devices.Devices,
+    clock: Clock,
+    log: Log,
+) -> None:
+    """Both phases; either may be left out."""
+    recipe, task, labels = prepared.recipe, prepared.task, prepared.labels
+    loss = task.loss(labels, recipe, task.class_weights(examples["train"], labels, recipe))
+    validation = None
+    if "validation" in examples:
+        validation = (examples["validation"], task.references(prepared.splits.validation, labels))
+    run.trainable = {"head": 0, "fine_tune": 0}
+    freezing.apply(joined.backbone, freezing.FreezePolicy.parse("none"))
+    if recipe.head.epochs:
+        _train_head(run, prepared, joined, examples, validation, loss, placed, clock, log)
+    if recipe.fine_tune.epochs:
+        with clock.part("fine_tune"), _watched(run, "fine_tune", task, log) as watch:
+            history = phases.train_joined(
+                joined.model,
+                joined.backbone,
+                task,
+                labels,
+                recipe,
+                recipe.fine_tune,
+                examples["train"],
+                validation,
+                loss,
+                placed.strategy,
+                watch,
+            )
+        run.trainable["fine_tune"] = _count(joined.model, history.trained)
+        _finish_phase(run, "fine_tune", history, joined, log)
+
+
+def _train_head(
+    run: Run,
+    prepared: Prepared,
+    joined: Joined,
+    examples: Mapping[str, Examples],
+    validation: Any,
+    loss: phases.Loss,
+    placed: devices.Devices,
+    clock: Clock,
+    log: Log,
+) -> None:
+    """The head on frozen features: solved exactly, by epochs on cached features, or by epochs through the backbone."""
+    recipe, task, labels = prepared.recipe, prepared.task, prepared.labels
+    solver = recipe.head.solver
+    if solver == "auto":
+        solver = "exact" if task.exact_problem(labels, recipe) else "gradient"
+    augmented = examples["train"].augment is not None or examples["train"].augment_batch is not None
+    run.trainable["head"] = sum(int(np.prod(v.shape)) for v in joined.head.trainable_variables)
+    if solver == "gradient" and (recipe.cache == "off" or (augmented and recipe.cache != "features")):
+        with clock.part("head"), _watched(run, "head", task, log) as watch:
+            history = phases.train_joined(
+                joined.model,
+                joined.backbone,
+                task,
+                labels,
+                recipe,
+                recipe.head,
+                examples["train"],
+                validation,
+                loss,
+                placed.strategy,
+                watch,
+            )
+        _finish_phase(run, "head", history, joined, log)
+        return
+    with clock.part("cache"):
+        caches = {
+            name: _features(joined, examples[name], recipe, f"{run.recipe.name} {name}", log)
+            for name in ("train", "validation")
+            if name in examples
+        }
+    if solver == "exact":
+        with clock.part("head"):
+            targets = {name: feature_cache.gather_targets(examples[name])["label"] for name in caches}
+            pairs = {name: (caches[name], targets[name]) for name in caches}
+            solution = phases.solve_head(
+                joined.head,
+                task,
+                labels,
+                recipe,
+                pairs["train"],
+                pairs.get("validation"),
+                task.class_weights(examples["train"], labels, recipe),
+                [record.group or record.content.hex() for record in prepared.splits.train],
+            )
+        log.say(
+            f"head solved exactly in {solution.seconds:.1f} s, L2 strength {solution.strength:g}, "
+            f"validation loss {solution.validation_loss:.4f}"
+        )
+        return
+    cached = {name: feature_cache.CachedExamples(cache, examples[name]) for name, cache in caches.items()}
+    with clock.part("head"), _watched(run, "head", task, log) as watch:
+        history = phases.train_head(
+            joined.head,
+            task,
+            labels,
+            recipe,
+            cached["train"],
+            (cached["validation"], validation[1]) if validation else None,
+            loss,
+            placed.strategy,
+            watch,
+        )
+    _finish_phase(run, "head", history, joined, log)
+
+
+def _features(joined: Joined, examples: Examples, recipe: Recipe, describe: str, log: Log) -> Any:
+    with log.bar(f"features of {describe}", len(examples)) as update:
+        return feature_cache.compute(
+            joined.encoder,
+            examples,
+            batch_size=max(recipe.data.batch_size, 64),
+            progress=update,
+            describe=f"{describe} {recipe.backbone.name}",
+        )
+
+
+def _evaluate(
+    run: Run,
+    prepared: Prepared,
+    joined: Joined,
+    examples: Mapping[str, Examples],
+    placed: devices.Devices,
+    log: Log,
+) -> dict[str, list[Any]]:
+    """Scores on validation (which may choose thresholds) and on every test split."""
+    recipe, task = prepared.recipe, prepared.task
+    loss = task.loss(prepared.labels, recipe, None)
+    predictor = evaluation.Predictor(joined.model, loss, placed.strategy)
+    labels, predictions = prepared.labels, {}
+    for name, records in prepared.splits.named():
+        if name == "train" or not records:
+            continue
+        if name == "validation":
+            found, _ = predictor(task, examples[name], labels, recipe.data.batch_size)
+            labels = task.calibrate(found, task.references(records, labels), labels)
+        with log.bar(f"scoring {name}", len(examples[name])) as update:
+            scores, predictions[name] = evaluation.evaluate(
+                predictor, task, examples[name], records, labels, recipe.data.batch_size, update
+            )
+        run.metrics_by_split[name] = scores
+        shown = scores.get(task.primary_metric, scores.get("loss"))
+        log.say(f"{name}: {task.primary_metric} {shown:.4f} on {len(records):,} examples")
+    run.labels = labels
+    run.metrics = run.metrics_by_split.get("test") or run.metrics_by_split.get("validation", {})
+    run.save()
+    return predictions
+
+
+@contextlib.contextmanager
+def _watched(run: Run, phase: str, task: Task, log: Log) -> Iterator[Watch]:
+    """Progress, history and checkpoints of one phase."""
+    restored = run.state(phase)
+    if restored is not None:
+        log.say(f"{phase}: going on after epoch {restored.epoch}")
+    with log.bar(phase, 1_000) as update:
+
+        def progress(epoch: int, epochs: int, step: int, steps: int, loss: float) -> None:
+            share = (epoch - 1 + step / steps) / epochs
+            update(int(1_000 * share), f"epoch {epoch}/{epochs} loss {loss:.4f}")
+
+        def epoch_end(row: dict[str, float]) -> None:
+            run.add_history(phase, row)
+            log.say(f"{phase} epoch {row['epoch']}: {_line(row, task.primary_metric)}")
+
+        yield Watch(progress, epoch_end, lambda state: run.keep_state(phase, state), restored)
+
+
+def _finish_phase(run: Run, phase: str, history: History, joined: Joined, log: Log) -> None:
+    """Says how a phase ended; a stopped one keeps the model with its best weights."""
+    if history.stopped == "interrupted":
+        run.flush_state()
+        run.save_model(joined.model)
+        raise KeyboardInterrupt
+    if history.stopped == "not a number":
+        log.warn(f"{phase}: the loss is not a number; the last good weights are kept. Lower {phase}.learning_rate.")
+    log.say(f"{phase}: best epoch {history.best_epoch}, ended: {history.stopped}")
+
+
+def _line(row: Mapping[str, float], primary: str) -> str:
+    """The numbers of an epoch that a person looks at."""
+    names = ("loss", f"val_{primary}", "val_loss", "seconds")
+    return "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
+
+
+def _count(model: keras.Model, paths: list[str]) -> int:
+    chosen = set(paths)
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.path in chosen)
