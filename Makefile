@@ -28,7 +28,7 @@ help:
 
 .PHONY: demo
 demo: $(STAMP)
-	@$(BIN)/python recipes/trees_efficientnet_lite.py $(if $(SEEDS),--seeds $(SEEDS))
+	@$(BIN)/python benchmarks/demo.py $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: test
 test: lint

@@ -34,7 +34,7 @@ class Predictor:
             outputs = tf.nest.map_structure(_full_precision, outputs)
             return outputs, tf.cast(each, tf.float32), batch["real"], batch["index"]
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def step(batch: Any) -> Any:
             return self._strategy.run(replica, args=(batch,))
 

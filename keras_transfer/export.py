@@ -143,9 +143,7 @@ def _with_image_input(model: keras.Model, image_size: int | None) -> tuple[keras
             f"model: expected an input of [N, S, S, 3]. Received: {shape}. Wrap it in a model that takes it"
         )
     if image_size is not None and shape[1] not in (None, image_size):
-        raise ValueError(
-            f"image_size: expected the model's {shape[1]}. Received: {image_size}. Leave it out"
-        )
+        raise ValueError(f"image_size: expected the model's {shape[1]}. Received: {image_size}. Leave it out")
     size = image_size or shape[1]
     if size is None:
         raise ValueError(f"image_size: expected a side in pixels, since the model's input is {shape}. Received: None")

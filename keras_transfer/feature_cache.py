@@ -174,7 +174,7 @@ def _fill(
     start = opened[1] // batches.batch_size if opened and examples.lengths is None else 0
     cache = opened[0] if opened and start else None
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def encode(inputs: Any) -> Any:
         return encoder(inputs, training=False)
 

@@ -83,11 +83,12 @@ def weight_bytes(model: keras.Model) -> int:
 
 
 def _never_empty(batch: tf.Tensor) -> tf.Tensor:
-    """The batch, or one row of zeros for an empty one: TensorFlow's convolutions on a CPU (oneDNN) give an empty batch
-    the shape of their input, on which the next layer fails.
-    """
-    missing = tf.maximum(1 - tf.shape(batch)[0], 0)
-    return tf.pad(batch, [[0, missing], *[[0, 0]] * (batch.shape.rank - 1)])
+    """The batch, or one row of zeros for an empty one."""
+    # Convolutions on a CPU (oneDNN) give an empty batch the shape of their input, on which the next layer fails.
+    # Not tf.pad: oneDNN merges it into a convolution that follows, as if only height and width could be padded.
+    shape = tf.shape(batch)
+    row = tf.zeros(tf.concat([tf.maximum(1 - shape[:1], 0), shape[1:]], 0), batch.dtype)
+    return tf.concat([batch, row], 0)
 
 
 def _fold(concrete: Any) -> Any | None:

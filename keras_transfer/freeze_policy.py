@@ -169,8 +169,9 @@ def _first_named(target: Target, units: Sequence[Unit], wanted: str) -> int:
     if wanted in order:
         return next((i for i, unit in enumerate(units) if order[unit.chain[0]] >= order[wanted]), len(units))
     names = [block.name for block in target.blocks]
+    known = [*names, *order, *(name for unit in units for name in unit.chain)]
     raise ValueError(
-        f"trainable: {target.network.name} has no block or layer {wanted!r}{hint(wanted, [*names, *order])}; "
+        f"trainable: {target.network.name} has no block or layer {wanted!r}{hint(wanted, known)}; "
         f"blocks: {', '.join(names)}. Received: 'from:{wanted}'."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ class InferenceMode(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        settle_names(model)
         self.model = model
         self.batchnorm = batchnorm
         # Kept out of Keras's tracking, which would turn lists and mappings into its own kinds.
@@ -65,3 +67,15 @@ def find_wrapper(model: keras.Model) -> InferenceMode | None:
     """The layer of a joined model that calls its backbone, however deep it lies; None if there is none."""
     found = (layer for layer in model._flatten_layers() if isinstance(layer, InferenceMode))
     return next(found, None)
+
+
+def settle_names(model: keras.Model) -> None:
+    """Takes the numbers off the weights that Keras named by itself (`variable_36`, as in ConvNeXt's scales).
+
+    Keras counts them over the whole process; the path of a weight, by which it is frozen, paced, checked and cached,
+    must not depend on what was built before.
+    """
+    for weight in model.weights:
+        if re.fullmatch(r"variable_\d+", weight.name):
+            weight._path = f"{weight.path.rpartition('/')[0]}/variable".lstrip("/")
+            weight._name = "variable"

@@ -50,10 +50,18 @@ class PacedAdamW(keras.optimizers.AdamW):
     def __init__(self, *, paces: Mapping[str, float] | None = None, **arguments: Any):
         super().__init__(**arguments)
         self._paces = dict(paces or {})
+        self._pace_of: list[float] = []
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """One variable's update, at its own pace."""
-        super().update_step(gradient, variable, learning_rate * self._paces.get(variable.path, 1.0))
+        # Keras hands over backend variables, which only its own index tells apart (tests/contract/test_keras_facts.py).
+        pace = self._pace_of[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * pace)
+
+    def build(self, variables: Any) -> None:
+        """Makes the moments of the variables that will be updated."""
+        self._pace_of = [self._paces.get(variable.path, 1.0) for variable in variables]
+        super().build(variables)
 
 
 def optimizer_for(
@@ -71,7 +79,7 @@ def optimizer_for(
     decay = "cosine" if phase.schedule == "auto" else phase.schedule
     optimizer = PacedAdamW(
         learning_rate=WarmUpDecay(rate, steps, warmup_steps, decay),
-        weight_decay=phase.weight_decay or None,
+        weight_decay=phase.weight_decay,
         paces=paces,
     )
     if phase.weight_decay:

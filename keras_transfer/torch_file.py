@@ -182,8 +182,8 @@ def _materialise(path: Path, name: str, view: _View, storages: dict[str, np.ndar
         )
     numbers = (view.offset, *view.shape, *view.strides)
     inside = len(view.shape) == len(view.strides) and all(isinstance(n, int) and n >= 0 for n in numbers)
-    inside = inside and math.prod(view.shape) <= values.size
-    if inside and math.prod(view.shape):
+    inside = inside and math.prod(map(int, view.shape)) <= values.size
+    if inside and 0 not in view.shape:
         last = view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
         inside = last < values.size
     if not inside:

@@ -185,6 +185,8 @@ def _make_loop(
     variables = model.trainable_variables
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
+    # Keras code is plain TensorFlow; converting it recursively would only slow the tracing.
+    @tf.autograph.experimental.do_not_convert
     def replica_step(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
         values = [variable.value for variable in variables]
         # Watching only what trains lets the graph end the backward pass at the frozen boundary.

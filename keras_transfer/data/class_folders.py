@@ -19,9 +19,7 @@ LOOKED_AT = 200
 MIXED_FROM = 1 / 3
 """From this share on, files of the other kind are a mixture and no oversight. A judgement."""
 
-_MEND = (
-    "Keep images and texts in folders of their own and train one model on each; leave out what does not belong to a class"
-)
+_MEND = "Keep images and texts in folders of their own, train one model on each, and leave out what belongs to no class"
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,17 @@ def kind_of(folder: Path) -> str:
     """
     folders, loose = files.entries(folder)
     if not folders:
-        raise DataError(find("unknown_form", "stop", f"{folder}: no class folders in it{_holds(loose)}", mend=_layout(folder)))
+        raise DataError(
+            find("unknown_form", "stop", f"{folder}: no class folders in it{_holds(loose)}", mend=_layout(folder))
+        )
     return _majority(folder, {path.name: _list(islice(files.walk(path), LOOKED_AT)) for path in folders})
 
 
 def _holds(loose: Sequence[Path]) -> str:
     listing = _list(loose)
-    count, what = max((len(listing.images), "images"), (len(listing.texts), "texts"), (len(listing.others), "other files"))
+    count, what = max(
+        (len(listing.images), "images"), (len(listing.texts), "texts"), (len(listing.others), "other files")
+    )
     return f", but {count} {what} without a label" if count else "; it is empty"
 
 
@@ -59,7 +61,13 @@ def _list(paths: Iterator[Path] | Sequence[Path]) -> _Listing:
     listing = _Listing([], [], [])
     for path in paths:
         ending = path.suffix.lower()
-        kind = listing.images if ending in formats.EXTENSIONS else listing.texts if ending in TEXT_ENDINGS else listing.others
+        kind = (
+            listing.images
+            if ending in formats.EXTENSIONS
+            else listing.texts
+            if ending in TEXT_ENDINGS
+            else listing.others
+        )
         kind.append(path)
     return listing
 
@@ -76,7 +84,11 @@ def _majority(folder: Path, classes: dict[str, _Listing]) -> str:
     strays = [
         listing.images if of_texts else listing.texts
         for listing in classes.values()
-        if (len(listing.images) >= max(1, len(listing.texts)) if of_texts else len(listing.texts) >= max(1, len(listing.images)))
+        if (
+            len(listing.images) >= max(1, len(listing.texts))
+            if of_texts
+            else len(listing.texts) >= max(1, len(listing.images))
+        )
     ]
     if strays or min(images, texts) >= MIXED_FROM * (images + texts):
         minority = [path for listing in classes.values() for path in (listing.images if of_texts else listing.texts)]
@@ -143,7 +155,9 @@ def _text_records(
 ) -> tuple[list[Record], list[Finding]]:
     records: list[Record] = []
     faults: dict[str, list[Finding]] = {}
-    for (path, label), text in zip(pairs, files.in_threads(_text_or_fault, [p for p, _ in pairs], "reading texts"), strict=True):
+    for (path, label), text in zip(
+        pairs, files.in_threads(_text_or_fault, [p for p, _ in pairs], "reading texts"), strict=True
+    ):
         if isinstance(text, Finding):
             faults.setdefault(text.kind, []).append(text)
             continue
@@ -172,16 +186,18 @@ def _oddities(folder: Path, classes: dict[str, _Listing], loose: Sequence[Path],
         for path in ((listing.texts if kind == "image_folders" else listing.images) + listing.others)
     ]
     if odd:
-        yield find("odd_ending", "warn", f"files among the {wanted} whose ending is of no such file; they are left out", odd,
-                   "Move them elsewhere, or give them the ending of what they are")  # fmt: skip
+        message = f"files among the {wanted} whose ending is of no such file; they are left out"
+        yield find("odd_ending", "warn", message, odd, "Move them elsewhere, or give them the ending of what they are")
     stray = _list(loose)
     outside = [str(path) for path in (stray.images if kind == "image_folders" else stray.texts)]
     if kind == "text_folders":
         outside = [path for path in outside if not Path(path).name.lower().startswith(("readme", "licen", "classes"))]
     if outside:
-        yield find("outside_folders", "warn", f"{wanted} outside of the class folders of {folder}; they are left out", outside,
-                   "Move each into the folder of its class")  # fmt: skip
+        message = f"{wanted} outside of the class folders of {folder}; they are left out"
+        yield find("outside_folders", "warn", message, outside, "Move each into the folder of its class")
     for label, listing in classes.items():
         if not (listing.images if kind == "image_folders" else listing.texts):
-            yield find("empty_class", "stop", f"the class {label!r} is empty: no {wanted} in its folder", [str(folder / label)],
-                       "Add examples to it, or remove the folder")  # fmt: skip
+            message = f"the class {label!r} is empty: no {wanted} in its folder"
+            yield find(
+                "empty_class", "stop", message, [str(folder / label)], "Add examples to it, or remove the folder"
+            )

@@ -36,8 +36,9 @@ def visible(name: str) -> bool:
 
 
 def entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The visible folders and files of a folder, each in natural order. A link counts as what it points to, and a
-    link to nothing as a file.
+    """The visible folders and files of a folder, each in natural order.
+
+    A link counts as what it points to, and a link to nothing as a file.
 
     Raises:
         DataError: for a folder that may not be read.
@@ -83,7 +84,13 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(
-            find("unreadable_file", "stop", f"cannot be read: {error.strerror}", [str(path)], "Check the file's path and permissions")
+            find(
+                "unreadable_file",
+                "stop",
+                f"cannot be read: {error.strerror}",
+                [str(path)],
+                "Check the file's path and permissions",
+            )
         ) from None
     try:
         return data.decode("utf-8-sig")
@@ -150,7 +157,9 @@ def in_threads(work: Callable[[T], R], items: Sequence[T], what: str) -> Iterato
             yield result
 
 
-def _bounded_map(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int = 4096) -> Iterator[R]:
+def _bounded_map(
+    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int = 4096
+) -> Iterator[R]:
     """As `pool.map`, with only so many waiting, so that a million files queue no million jobs."""
     items = list(items)
     for start in range(0, len(items), ahead):

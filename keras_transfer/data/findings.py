@@ -33,7 +33,7 @@ class Finding:
     ids: frozenset[str] = field(default=frozenset(), repr=False)
     """All records that `bad_files="skip"` leaves out for it; empty where skipping is no mend."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as `keras-transfer check --json` prints them."""
         return {
             "kind": self.kind,
@@ -56,7 +56,9 @@ def find(
     kind: str, severity: Severity, message: str, files: Sequence[str] = (), mend: str = "", count: int | None = None
 ) -> Finding:
     """A finding that names the first files and counts them all (at least one thing is wrong)."""
-    return Finding(kind, severity, message, tuple(files[:LISTED]), count if count is not None else max(1, len(files)), mend)
+    return Finding(
+        kind, severity, message, tuple(files[:LISTED]), count if count is not None else max(1, len(files)), mend
+    )
 
 
 class DataError(ValueError):
@@ -71,9 +73,12 @@ class DataError(ValueError):
 
 
 class Raw(dict[str, list[Record]]):
-    """Split name to records, as `sources.load` gives them (`all` where the source has no splits), and what was
-    noticed while they were read."""
+    """Split name to records (`all` where the source has no splits), and what was noticed while they were read."""
 
-    def __init__(self, splits: Mapping[str, list[Record]] | Iterable[tuple[str, list[Record]]] = (), findings: Iterable[Finding] = ()):
+    def __init__(
+        self,
+        splits: Mapping[str, list[Record]] | Iterable[tuple[str, list[Record]]] = (),
+        findings: Iterable[Finding] = (),
+    ):
         super().__init__(splits)
         self.findings = list(findings)

@@ -13,6 +13,7 @@ from typing import Any
 from keras_transfer import samples
 from keras_transfer.data import class_folders, files, tables
 from keras_transfer.data.findings import DataError, find
+from keras_transfer.data.split_names import split_name
 from keras_transfer.recipe import DataSpec
 
 EXPECTED = (
@@ -31,7 +32,6 @@ TASKS = {
 }
 """The task of each kind that decides it; a table's follows from its columns, a tfds set's from its features."""
 
-_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 _HEAD = 1 << 20
 
 
@@ -66,7 +66,11 @@ def infer(source: str, spec: DataSpec | None = None) -> Form:
         from keras_transfer.data import tfds_source
 
         return Form("tfds", tfds_source.infer_task(source.removeprefix("tfds:"), spec), Path(source))
-    root = samples.data_folder(source.removeprefix("sample:")) if source.startswith("sample:") else Path(source).expanduser()
+    root = (
+        samples.data_folder(source.removeprefix("sample:"))
+        if source.startswith("sample:")
+        else Path(source).expanduser()
+    )
     if not source or not root.exists():
         raise _unfit(f"no such file or folder. Received: {source!r}", _near(root) if source else "")
     if root.is_file():
@@ -74,12 +78,6 @@ def infer(source: str, spec: DataSpec | None = None) -> Form:
     if _coco_folder(root):
         return Form("coco", TASKS["coco"], root, {"all": root})
     return _form(root, sections(root, spec), spec)
-
-
-def split_name(name: str) -> str:
-    """The split that a folder or a file's stem is named after: `val` is `validation`, `test_rain` itself; else ""."""
-    name = name.lower()
-    return _SPLITS.get(name, name if re.fullmatch(r"test_\w[\w-]*", name) else "")
 
 
 def sections(root: Path, spec: DataSpec) -> dict[str, Path]:
@@ -93,9 +91,11 @@ def sections(root: Path, spec: DataSpec) -> dict[str, Path]:
     """
     folders, loose = files.entries(root)
     tabular = [path for path in loose if path.suffix.lower() in (*tables.ENDINGS, ".json")]
-    by_file = _by_split(tabular, lambda path: _file_split(path))
-    if by_file and all(_file_kind(path, spec) for path in by_file.values()):
-        return by_file
+    named = [path for path in tabular if _file_split(path)]
+    by_file = _by_split([path for path in named if _file_kind(path, spec)], _file_split)
+    if by_file:
+        # A split that alone has other columns is left to be complained about.
+        return _by_split([*by_file.values(), *(p for p in named if _file_split(p) not in by_file)], _file_split)
     by_folder = _by_split(folders, lambda path: split_name(path.name))
     if "train" in by_folder:
         deeper, inside = files.entries(by_folder["train"])
@@ -114,7 +114,13 @@ def _by_split(paths: Sequence[Path], name_of: Callable[[Path], str]) -> dict[str
         name = name_of(path)
         if name and name in found:
             raise DataError(
-                find("ambiguous_split", "stop", f"two {name} splits", [str(found[name]), str(path)], "Remove or rename one of them")
+                find(
+                    "ambiguous_split",
+                    "stop",
+                    f"two {name} splits",
+                    [str(found[name]), str(path)],
+                    "Remove or rename one of them",
+                )
             )
         if name:
             found[name] = path
@@ -245,7 +251,9 @@ def _why_no_file(path: Path, spec: DataSpec) -> tuple[str, str]:
 
 
 def _unfit(problem: str, mend: str = "") -> DataError:
-    return DataError(find("unknown_form", "stop", problem, mend=f"{mend}. Expected {EXPECTED}" if mend else f"Expected {EXPECTED}"))
+    return DataError(
+        find("unknown_form", "stop", problem, mend=f"{mend}. Expected {EXPECTED}" if mend else f"Expected {EXPECTED}")
+    )
 
 
 def _near(path: Path) -> str:

@@ -109,7 +109,11 @@ def from_datasets(
 def _no_loader(form: Form, spec: DataSpec, task: str) -> DataError:
     others = sorted({wanted for kind, wanted in LOADERS if kind == form.kind})
     message = f"{spec.source} holds data for {form.task} ({form.kind}), which cannot be read for the task {task!r}"
-    mend = f"Set task to {' or '.join(others)}" if others else f"Forms that can be read: {', '.join(sorted({k for k, _ in LOADERS}))}"
+    mend = (
+        f"Set task to {' or '.join(others)}"
+        if others
+        else f"Forms that can be read: {', '.join(sorted({k for k, _ in LOADERS}))}"
+    )
     return DataError(find("unknown_form", "stop", message, mend=mend))
 
 
@@ -138,7 +142,9 @@ def _group(raw: Raw, form: Form, spec: DataSpec) -> None:
     total = sum(map(len, raw.values()))
     if alone:
         none = len(alone) == total
-        message = f"data.group_pattern {spec.group_pattern!r} fits {'no path' if none else f'not all of the {total} paths'}"
+        message = (
+            f"data.group_pattern {spec.group_pattern!r} fits {'no path' if none else f'not all of the {total} paths'}"
+        )
         mend = "Correct the pattern" if none else "Correct the pattern; each of these examples is a group of its own"
         raw.findings.append(find("group_pattern", "stop" if none else "warn", message, alone, mend))
 

@@ -37,7 +37,9 @@ def split(raw: Mapping[str, Sequence[Record]], spec: DataSpec, stratify: bool = 
     if not pool:
         given = ", ".join(f"{name}: {len(records)}" for name, records in raw.items()) or "nothing"
         message = f"no training examples. Received: {given}"
-        raise DataError(find("no_training_examples", "stop", message, mend="Put examples into train/, or name no splits at all"))
+        raise DataError(
+            find("no_training_examples", "stop", message, mend="Put examples into train/, or name no splits at all")
+        )
     shares = {"test": 0.0 if test else spec.test_share, "validation": 0.0 if validation else spec.validation_share}
     parts = _assign(pool, shares, stratify)
     train = [record for record, part in zip(pool, parts, strict=True) if part == "train"]
@@ -52,10 +54,29 @@ def split(raw: Mapping[str, Sequence[Record]], spec: DataSpec, stratify: bool = 
     )
 
 
-def unit_of(record: Record) -> str:
-    """What never falls into different splits: the group, the context of questions, or the content."""
-    if record.group:
-        return f"group {record.group}"
+def units_of(records: Sequence[Record]) -> list[str]:
+    """What never falls into different splits, by name: the group, the context of questions, or the content.
+
+    Groups that share an example are one unit.
+    """
+    contents = [_content_unit(record) for record in records]
+    above: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while (higher := above.get(name, name)) != name:
+            above[name] = above.get(higher, higher)
+            name = higher
+        return name
+
+    for record, content in zip(records, contents, strict=True):
+        if record.group:
+            # The lesser name is the one above, so that the order of the records makes no difference.
+            first, second = sorted((top(f"a group {record.group}"), top(content)))
+            above[second] = first
+    return [top(content) for content in contents]
+
+
+def _content_unit(record: Record) -> str:
     context = record.fields.get("context")
     if context is not None:
         return f"context {context}"
@@ -75,7 +96,7 @@ def position(name: str) -> float:
 
 def _assign(pool: Sequence[Record], shares: Mapping[str, float], stratify: bool) -> list[str]:
     """The split of each record: [0, test) is test, [test, test + validation) validation, the rest train."""
-    units = [unit_of(record) for record in pool]
+    units = units_of(pool)
     at = {unit: position(unit) for unit in units}
     bound = shares["test"] + shares["validation"]
     parts = {u: "test" if p < shares["test"] else "validation" if p < bound else "train" for u, p in at.items()}

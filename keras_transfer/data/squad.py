@@ -14,7 +14,9 @@ from keras_transfer.data.records import Record
 
 Answer = dict[str, Any]
 
-_MEND_ANSWER = "Copy the answer from its context as it stands there; --data.bad_files skip goes on without these questions"
+_MEND_ANSWER = (
+    "Copy the answer from its context as it stands there; --data.bad_files skip goes on without these questions"
+)
 
 
 @dataclass
@@ -144,7 +146,9 @@ def _records(path: Path, faults: AnswerFaults) -> Iterator[Record]:
         articles = json.loads(files.read_text(path))["data"]
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}"
-        raise DataError(find("malformed_json", "stop", f"{error.msg} at column {error.colno}", [place], "Correct the file")) from None
+        raise DataError(
+            find("malformed_json", "stop", f"{error.msg} at column {error.colno}", [place], "Correct the file")
+        ) from None
     except (KeyError, TypeError):
         raise _structure(path, 'the object has no list "data"') from None
     seen: set[str] = set()
@@ -173,5 +177,7 @@ def _part(path: Path, item: Any, key: str, at: str) -> Any:
 
 
 def _structure(path: Path, problem: str) -> DataError:
-    mend = 'Expected {"data": [{"paragraphs": [{"context": "…", "qas": [{"id": "…", "question": "…", "answers": […]}]}]}]}'
+    mend = (
+        'Expected {"data": [{"paragraphs": [{"context": "…", "qas": [{"id": "…", "question": "…", "answers": […]}]}]}]}'
+    )
     return DataError(find("malformed_json", "stop", problem, [str(path)], mend))

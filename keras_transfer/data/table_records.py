@@ -32,9 +32,19 @@ class _Faults:
         """One finding a kind."""
         skip = "--data.bad_files skip goes on without them"
         kinds = (
-            ("unlabelled", self.unlabelled, "rows without a label", f"Fill in {spec.label_column!r}, or remove them; {skip}"),
+            (
+                "unlabelled",
+                self.unlabelled,
+                "rows without a label",
+                f"Fill in {spec.label_column!r}, or remove them; {skip}",
+            ),
             ("not_text", self.not_text, "rows whose text is no text", f"Write text into the column; {skip}"),
-            ("missing_file", self.no_path, "rows without a path", f"Fill in {spec.path_column!r}, or remove them; {skip}"),
+            (
+                "missing_file",
+                self.no_path,
+                "rows without a path",
+                f"Fill in {spec.path_column!r}, or remove them; {skip}",
+            ),
             (
                 "missing_file",
                 self.missing,
@@ -159,14 +169,13 @@ def _texts(
     pair_column = tables.resolve(table.columns, spec.text_pair_column)
     records = []
     for line, row, label, group in _labelled(table, path, spec, labels, faults):
-        fields = {"text": _text(row.get(column))}
-        if pair_column:
-            fields["text_pair"] = _text(row.get(pair_column))
-        if None in fields.values():
+        texts = [_text(row.get(name)) for name in (column, pair_column) if name]
+        written = [text for text in texts if text is not None]
+        if len(written) < len(texts):
             faults.not_text.append(f"{path}:{line}")
             continue
-        content = files.hash_text(*fields.values())
-        records.append(Record(f"{base}:{line}", {**fields, "label": label}, f"{path}:{line}", content, group))
+        fields = {**dict(zip(("text", "text_pair"), written, strict=False)), "label": label}
+        records.append(Record(f"{base}:{line}", fields, f"{path}:{line}", files.hash_text(*written), group))
     return records
 
 

@@ -126,7 +126,9 @@ def read(path: Path, severity: Severity = "stop") -> Table:
     """
     text = files.read_text(path)
     if not text.strip():
-        raise DataError(find("malformed_table", "stop", "the file is empty", [str(path)], "Write a header and rows into it"))
+        raise DataError(
+            find("malformed_table", "stop", "the file is empty", [str(path)], "Write a header and rows into it")
+        )
     if path.suffix.lower() in LINES:
         return _read_lines(path, text, severity)
     if path.suffix.lower() == ".tsv":
@@ -153,7 +155,9 @@ def _read_separated(path: Path, text: str, severity: Severity, quoting: Any) -> 
             except csv.Error as error:
                 message = f"{error}: a quotation mark is not closed, or not doubled inside a quoted text"
                 mend = 'Close the quotation; write " inside quotes as ""'
-                faults.append(find("malformed_table", "stop", f"{message}; no row after it is read", [f"{path}:{line}"], mend))
+                faults.append(
+                    find("malformed_table", "stop", f"{message}; no row after it is read", [f"{path}:{line}"], mend)
+                )
                 break
             if cells is None:
                 break
@@ -202,7 +206,7 @@ def _read_lines(path: Path, text: str, severity: Severity) -> Table:
             continue
         found.update(dict.fromkeys(row))
         rows.append((number, row))
-    faults = ()
+    faults: tuple[Finding, ...] = ()
     if broken:
         mend = 'Write one JSON object a line, such as {"text": "…", "label": "…"}'
         faults = (find("malformed_table", severity, f"{len(broken)} lines are no JSON objects", broken, mend),)

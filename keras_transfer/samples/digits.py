@@ -25,9 +25,11 @@ def write(files: Path, folder: Path) -> None:
         values = np.loadtxt(table, delimiter=",", dtype=np.float64).astype(np.uint8)
     pixels, labels = values[:, :-1], values[:, -1]
     for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
         # By the hash of the pixels, since the table's order may follow the writers.
-        rows = sorted(rows, key=lambda row: hashlib.blake2b(bytes([SEED]) + pixels[row].tobytes()).digest())
+        rows = sorted(
+            np.flatnonzero(labels == label),
+            key=lambda row: hashlib.blake2b(bytes([SEED]) + pixels[row].tobytes()).digest(),
+        )
         tests = round(len(rows) * TEST_SHARE)
         for split, chosen in (("test", rows[:tests]), ("train", rows[tests:])):
             target = folder / split / str(label)

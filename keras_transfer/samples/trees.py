@@ -106,7 +106,7 @@ def _occupied(boxes: Boxes, width: int, height: int) -> np.ndarray:
 
 
 def _free(sums: np.ndarray, top: int, side: int) -> np.ndarray:
-    """bool [rows, columns]: whether the square with this corner (rows counted from `top`) touches no tree."""
+    """Bool [rows, columns]: whether the square with this corner (rows counted from `top`) touches no tree."""
     band = sums[top:]
     return (band[side:, side:] - band[:-side, side:] - band[side:, :-side] + band[:-side, :-side]) == 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -257,7 +258,7 @@ class Augmentation:
         return tf.cond(top_bottom, lambda: image[::-1], lambda: image)
 
     def _flips(self, draw: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """bool scalars: mirror left and right, mirror top and bottom."""
+        """Bool scalars: mirror left and right, mirror top and bottom."""
         return _share(draw["flip"]) < self.flip, _share(draw["flip_vertical"]) < self.flip_vertical
 
     def _zoom(self, draw: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
@@ -268,10 +269,10 @@ class Augmentation:
         middle_x, middle_y = draw["left"] * (1 - wide) * width / 2, draw["top"] * (1 - high) * height / 2
         return warping.compose(warping.translation(-middle_x, -middle_y), warping.scaling(1 / wide, 1 / high))
 
-    def _layers(self, draw: dict[str, tf.Tensor]) -> list:
+    def _layers(self, draw: dict[str, tf.Tensor]) -> list[tuple[Callable[[str], tf.Tensor], tf.Tensor]]:
         """For each layer of RandAugment: (name -> 1.0 where this operation was drawn, else 0.0; its sign)."""
 
-        def chooser(index: tf.Tensor):
+        def chooser(index: tf.Tensor) -> Callable[[str], tf.Tensor]:
             return lambda name: tf.cast(tf.equal(index, _OPERATIONS.index(name)), tf.float32)
 
         return [

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer.vision.families import Family
+from keras_transfer.vision.families import FAMILIES, Family
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
 NORMALIZATIONS = (
@@ -67,7 +67,8 @@ def steps(model: keras.Model) -> list[Step]:
     for position, node in enumerate(nodes):
         sources = tuple(sorted({producers[id(tensor)] for tensor in node.input_tensors if id(tensor) in producers}))
         before = max((found[source].stride for source in sources), default=1)
-        found.append(Step(node.operation, sources, node.output_tensors[0], before * _own_stride(node.operation)))
+        own = _own_stride(node.operation, node.input_tensors, node.output_tensors[0])
+        found.append(Step(node.operation, sources, node.output_tensors[0], before * own))
         producers.update((id(tensor), position) for tensor in node.output_tensors)
     return found
 
@@ -97,9 +98,7 @@ def partition(model: keras.Model, family: Family | None = None) -> tuple[Block, 
     if not graph:
         return tuple(Block(layer.name, (layer.name,)) for layer in model.layers if layer.weights)
     free = cuts(graph)
-    for rules in (family, STAGED):
-        if rules is None:
-            continue
+    for rules in (family,) if family is not None else (STAGED, *(known for known in FAMILIES.values() if known.starts)):
         owners = _owners([step.name for step in graph], rules)
         blocks = _blocks(graph, owners, free)
         if len(blocks) > 1 and (rules.members or all(block.output for block in blocks)):
@@ -110,6 +109,9 @@ def partition(model: keras.Model, family: Family | None = None) -> tuple[Block, 
 def pyramid(model: keras.Model, family: Family | None = None) -> dict[int, str]:
     """By stride (4 to 32, where they exist): the last operation of that resolution that may serve as a feature map."""
     graph = steps(model)
+    own = _own_pyramid(model, graph)
+    if own:
+        return {stride: own[stride] for stride in PYRAMID_STRIDES if stride in own}
     free = cuts(graph)
     units = re.compile(family.units) if family is not None and family.units else None
     levels: dict[int, str] = {}
@@ -119,6 +121,17 @@ def pyramid(model: keras.Model, family: Family | None = None) -> dict[int, str]:
         if chosen and step.stride in PYRAMID_STRIDES and len(step.output.shape) == 4:
             levels[step.stride] = step.name
     return dict(sorted(levels.items()))
+
+
+def _own_pyramid(model: keras.Model, graph: Sequence[Step]) -> dict[int, str]:
+    """By stride: the levels that a keras_hub backbone says it has; empty for other models."""
+    levels = {id(tensor): 2 ** int(level[1:]) for level, tensor in getattr(model, "pyramid_outputs", {}).items()}
+    found = [step for step in graph if id(step.output) in levels]
+    followed = {step.stride: step.name for step in found}
+    if found and None not in (side := model.inputs[0].shape[1], *(step.output.shape[1] for step in found)):
+        # MiT counts its levels from P1 at stride 4, so sizes go before names.
+        return {round(side / step.output.shape[1]): step.name for step in found}
+    return followed if len(followed) == len(found) else {levels[id(step.output)]: step.name for step in found}
 
 
 def output_of(model: keras.Model, name: str) -> Any:
@@ -133,15 +146,21 @@ def output_of(model: keras.Model, name: str) -> Any:
     raise ValueError(f"expected the name of an operation of {model.name}. Received: {name!r}")
 
 
-def _own_stride(operation: Any) -> int:
+def _own_stride(operation: Any, inputs: Sequence[Any] = (), output: Any = None) -> int:
     """By how much an operation coarsens its input."""
     if isinstance(operation, keras.Model):
         stride = 1
         for layer in operation.layers:
             stride *= _own_stride(layer)
         return stride
-    strides = getattr(operation, "strides", None) or 1
-    return int(strides if isinstance(strides, int) else strides[0])
+    strides = getattr(operation, "strides", None)
+    if strides:
+        return int(strides if isinstance(strides, int) else strides[0])
+    # A layer made of layers does not say its stride; the sizes do, but for a squeezed map of one cell.
+    sides = [tensor.shape[1] for tensor in (*inputs, output) if tensor is not None and len(tensor.shape) == 4]
+    if len(sides) == 2 and None not in sides and 1 < sides[1] < sides[0]:
+        return round(sides[0] / sides[1])
+    return 1
 
 
 def _owners(names: Sequence[str], family: Family) -> list[str]:
@@ -183,8 +202,7 @@ def _segments(graph: Sequence[Step], free: set[int]) -> list[str]:
         stretch = range(start, position + 1)
         weighted = [graph[i].operation for i in stretch if getattr(graph[i].operation, "weights", None)]
         if not current or any(not isinstance(layer, NORMALIZATIONS) for layer in weighted):
-            named = weighted[0].name if len(weighted) == 1 else graph[position].name
-            current = named if weighted else current
+            current = weighted[0].name if weighted else current
         for i in stretch:
             owners[i] = current
         start = position + 1

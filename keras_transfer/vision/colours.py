@@ -22,6 +22,7 @@ def adjust(
     """All four in one linear map of the pixels, so that they cost one pass.
 
     Args:
+        image: float32 [H, W, 3], 0-255.
         brightness: factor of all values.
         contrast: factor of the distance from the mean brightness of the image.
         saturation: factor of the distance from grey.

@@ -268,7 +268,7 @@ _APPLICATIONS = (
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "efficientnet_lite0": Architecture("efficientnet_lite0", FAMILIES["efficientnet_lite"], "", 224, 3_412_992, ""),
+    "efficientnet_lite0": Architecture("efficientnet_lite0", FAMILIES["efficientnet_lite"], "", 224, 3_413_024, ""),
     **{
         name: Architecture(name, FAMILIES[family], builder, size, parameters, file)
         for name, family, builder, size, parameters, file in _APPLICATIONS

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import tensorflow as tf
 
-from keras_transfer.vision import orientation
+from keras_transfer.vision import encoded, orientation
 
 How = Literal["crop", "pad", "stretch"]
 HOWS: tuple[str, ...] = get_args(How)
@@ -25,7 +25,8 @@ DECODED_SIDE = 2
 5.7 megapixels, three qualities, targets of 64 to 299 pixels: the result differs from that of a full decode by 0.4 (1/2)
 to 0.6 grey levels (1/4, 1/8) on average, 1.0 in the worst photo, 20 in the worst value; loading takes 0.7 of the
 time."""
-_WEBP, _OTHER = len(DECODE_RATIOS), len(DECODE_RATIOS) + 1
+_PALETTE_BMP = "TensorFlow reads the colours of a BMP with a palette wrongly. Convert it to PNG or JPEG"
+_WEBP, _WEBP_ALPHA, _OTHER = range(len(DECODE_RATIOS), len(DECODE_RATIOS) + 3)
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
@@ -76,7 +77,7 @@ def load_with_size(data: tf.Tensor, size: int, how: How) -> tuple[tf.Tensor, tf.
         float32 [size, size, 3], RGB, 0-255; and int32 [2], the height and width of the upright image in pixels.
     """
     _check(size, how)
-    is_jpeg = orientation.starts_with(data, orientation.JPEG_MAGIC)
+    is_jpeg = encoded.starts_with(data, encoded.JPEG_MAGIC)
     jpeg_sides = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(data)[:2], lambda: tf.zeros([2], tf.int32))
     step = tf.where(is_jpeg, _decode_step(jpeg_sides, size, how), 0)
     decoded = _decode_stored(data, _form(data, step))
@@ -94,6 +95,8 @@ def decode_batch(data: tf.Tensor, size: int, how: How) -> tf.Tensor:
 
     Args:
         data: string [N], the bytes of each file.
+        size: side of the square in pixels.
+        how: `crop`, `pad` or `stretch`; see `geometry`.
 
     Returns:
         float32 [N, size, size, 3], RGB, 0-255.
@@ -122,6 +125,8 @@ def resize_batch(images: tf.Tensor, size: int, how: How) -> tf.Tensor:
 
     Args:
         images: [N, H, W, 3], any number type, 0-255; N may be 0.
+        size: side of the square in pixels.
+        how: `crop`, `pad` or `stretch`; see `geometry`.
 
     Returns:
         float32 [N, size, size, 3], 0-255.
@@ -180,9 +185,32 @@ def _check(size: int, how: str) -> None:
 
 def _form(data: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     """int32 scalar: which decoder of `_decode_stored` reads these bytes, given the step for a JPEG."""
-    is_jpeg = orientation.starts_with(data, orientation.JPEG_MAGIC)
-    is_webp = orientation.starts_with(data, orientation.RIFF_MAGIC)
-    return tf.where(is_jpeg, step, tf.where(is_webp, _WEBP, _OTHER))
+    is_jpeg = encoded.starts_with(data, encoded.JPEG_MAGIC)
+    is_webp = encoded.starts_with(data, encoded.RIFF_MAGIC)
+    webp = tf.where(_webp_has_alpha(data), _WEBP_ALPHA, _WEBP)
+    return tf.where(is_jpeg, step, tf.where(is_webp, webp, _OTHER))
+
+
+def _webp_has_alpha(data: tf.Tensor) -> tf.Tensor:
+    """Bool scalar: whether a still WebP has four channels (RFC 9649: the flags of VP8X, or a bit of VP8L's header)."""
+    head = encoded.read(data, tf.constant(12, tf.int64), 13)
+    flags, last_byte = head[8], head[12]
+    # An animation (bit 1) is decoded as three channels, which TensorFlow refuses in good order.
+    extended = encoded.equal(head[:4], b"VP8X") & (tf.bitwise.bitwise_and(flags, 0x12) == 0x10)
+    return extended | (encoded.equal(head[:4], b"VP8L") & (tf.bitwise.bitwise_and(last_byte, 0x10) != 0))
+
+
+def _has_palette(data: tf.Tensor) -> tf.Tensor:
+    """Bool scalar: whether this BMP has 8 bits a pixel and other colours than the greys in their order."""
+
+    def number(place: int, count: int) -> tf.Tensor:
+        return encoded.big_endian(encoded.read(data, tf.constant(place, tf.int64), count)[::-1])
+
+    colours = tf.reshape(encoded.read(data, 14 + number(14, 4), 4 * 256), [256, 4])
+    used = number(46, 4)
+    counted = tf.range(256, dtype=tf.int64) < tf.where(used == 0, tf.constant(256, tf.int64), used)
+    is_grey = tf.reduce_all(colours[:, :3] == tf.range(256, dtype=tf.int64)[:, tf.newaxis], 1)
+    return (number(28, 2) == 8) & tf.reduce_any(counted & ~is_grey)
 
 
 def _decode_step(sides: tf.Tensor, size: int, how: How) -> tf.Tensor:
@@ -198,15 +226,20 @@ def _decode_stored(data: tf.Tensor, form: tf.Tensor) -> tf.Tensor:
     def jpeg(ratio: int) -> tf.Tensor:
         return tf.io.decode_jpeg(data, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
-    def webp() -> tf.Tensor:
-        # It gives one frame, and refuses to drop alpha by itself.
-        return tf.io.decode_webp(data, channels=0)[0, :, :, :3]
+    def webp(channels: int) -> tf.Tensor:
+        # It refuses to drop alpha by itself, and must be told the channels: where it finds them (channels=0), an
+        # animation without alpha writes past its memory and ends the process (TensorFlow 2.21).
+        return tf.io.decode_webp(data, channels=channels)[0, :, :, :3]
 
     def other() -> tf.Tensor:
-        return tf.io.decode_image(data, channels=3, expand_animations=False)
+        is_bmp = encoded.starts_with(data, encoded.BMP_MAGIC)
+        palette = tf.cond(is_bmp, lambda: _has_palette(data), lambda: tf.constant(False))
+        # Decoded as greys without a word. Files of a data set are refused before; this is for what a model is sent.
+        with tf.control_dependencies([tf.debugging.Assert(~palette, [_PALETTE_BMP])]):
+            return tf.io.decode_image(tf.identity(data), channels=3, expand_animations=False)
 
     decoders = [lambda ratio=ratio: jpeg(ratio) for ratio in DECODE_RATIOS]
-    image = tf.switch_case(form, [*decoders, webp, other])
+    image = tf.switch_case(form, [*decoders, lambda: webp(3), lambda: webp(4), other])
     image.set_shape([None, None, 3])
     return image
 
@@ -229,7 +262,7 @@ def _fit(images: tf.Tensor, sides: tf.Tensor, ratio: tf.Tensor, size: int, how: 
 
 
 def _inside(offset: tf.Tensor, size: int) -> tf.Tensor:
-    """bool [size]: which pixels of one side have their middle on the image rather than on a band beside it."""
+    """Bool [size]: which pixels of one side have their middle on the image rather than on a band beside it."""
     middles = tf.range(size, dtype=tf.float32) + 0.5
     # The allowance is for rounding: a band's pixel taken for the image would be black.
     return (middles >= offset + 1e-3) & (middles <= size - offset - 1e-3)

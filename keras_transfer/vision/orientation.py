@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_transfer.vision import encoded
+
 UPRIGHT = 1
 _ORIENTATION_TAG = 0x0112
 _SHORT, _LONG = 3, 4
@@ -18,8 +20,6 @@ _MAX_EXIF_BYTES = 65536
 """A JPEG segment cannot be longer; the orientation stands at the start of the longer blocks of other formats."""
 _MAX_SEGMENTS = 512
 """Stops the search in hostile files; a photo has some 5 to 30 segments before its pixels (a large ICC profile, 200)."""
-
-JPEG_MAGIC, PNG_MAGIC, RIFF_MAGIC = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"
 
 
 def read(data: tf.Tensor) -> tf.Tensor:
@@ -31,9 +31,9 @@ def read(data: tf.Tensor) -> tf.Tensor:
     Returns:
         int32 scalar from 1 (upright) to 8, as Exif numbers them.
     """
-    is_jpeg = starts_with(data, JPEG_MAGIC)
-    is_png = starts_with(data, PNG_MAGIC)
-    is_webp = starts_with(data, RIFF_MAGIC)
+    is_jpeg = encoded.starts_with(data, encoded.JPEG_MAGIC)
+    is_png = encoded.starts_with(data, encoded.PNG_MAGIC)
+    is_webp = encoded.starts_with(data, encoded.RIFF_MAGIC)
     form = tf.where(is_jpeg, 0, tf.where(is_png, 1, tf.where(is_webp, 2, 3)))
     start = tf.switch_case(
         form,
@@ -74,32 +74,8 @@ def undo(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def swaps_sides(orientation: tf.Tensor) -> tf.Tensor:
-    """bool scalar: whether turning the image upright exchanges its height and width."""
+    """Bool scalar: whether turning the image upright exchanges its height and width."""
     return orientation >= 5
-
-
-def starts_with(data: tf.Tensor, magic: bytes) -> tf.Tensor:
-    """bool scalar: whether a string scalar begins with these bytes."""
-    return tf.strings.substr(data, 0, len(magic)) == magic
-
-
-def _bytes(data: tf.Tensor, position: tf.Tensor, count: int) -> tf.Tensor:
-    """int64 [count]: bytes from a position on; zeros past the end."""
-    position = tf.minimum(position, tf.cast(tf.strings.length(data), tf.int64))
-    piece = tf.strings.substr(data, position, tf.constant(count, tf.int64))
-    padded = tf.io.decode_raw(tf.strings.join([piece, bytes(count)]), tf.uint8)[:count]
-    return tf.cast(tf.ensure_shape(padded, [count]), tf.int64)
-
-
-def _is(read_bytes: tf.Tensor, text: bytes) -> tf.Tensor:
-    """bool scalar: whether these bytes are this text."""
-    return tf.reduce_all(read_bytes == tf.constant(list(text), tf.int64))
-
-
-def _big_endian(read_bytes: tf.Tensor) -> tf.Tensor:
-    """int64 scalar: the unsigned number of some bytes."""
-    powers = [256**power for power in reversed(range(read_bytes.shape[0]))]
-    return tf.reduce_sum(read_bytes * tf.constant(powers, tf.int64))
 
 
 Segment = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
@@ -124,14 +100,14 @@ def _search(data: tf.Tensor, first: int, segment: Callable[[tf.Tensor, tf.Tensor
 
 def _jpeg_segment(data: tf.Tensor, position: tf.Tensor) -> Segment:
     """A JPEG segment: FF, marker, length (big endian, counts itself), payload."""
-    head = _bytes(data, position, 4 + len(_EXIF))
+    head = encoded.read(data, position, 4 + len(_EXIF))
     is_fill = head[1] == 0xFF
-    is_exif = (head[1] == 0xE1) & _is(head[4:], _EXIF)
+    is_exif = (head[1] == 0xE1) & encoded.equal(head[4:], _EXIF)
     # Exif stands before the tables and frames (C0 to CF, DA to DF), which need no walk: it would cost half a decode of
     # a small photo.
     is_table = ((head[1] >= 0xC0) & (head[1] <= 0xCF)) | ((head[1] >= 0xD9) & (head[1] <= 0xDF))
     ended = (head[0] != 0xFF) | is_table | is_exif
-    following = tf.where(is_fill, position + 1, position + 2 + _big_endian(head[2:4]))
+    following = tf.where(is_fill, position + 1, position + 2 + encoded.big_endian(head[2:4]))
     return _found(is_exif, position + 4 + len(_EXIF)), ended, following
 
 
@@ -140,19 +116,24 @@ def _png_chunk(data: tf.Tensor, position: tf.Tensor) -> Segment:
 
     The search ends at the pixels: files with thousands of small IDAT chunks would make it slow.
     """
-    head = _bytes(data, position, 8)
-    is_exif = _is(head[4:], b"eXIf")
-    ended = is_exif | _is(head[4:], b"IDAT") | _is(head[4:], b"IEND") | _is(head[4:], bytes(4))
-    return _found(is_exif, position + 8), ended, position + 12 + _big_endian(head[:4])
+    head = encoded.read(data, position, 8)
+    is_exif = encoded.equal(head[4:], b"eXIf")
+    ended = (
+        is_exif
+        | encoded.equal(head[4:], b"IDAT")
+        | encoded.equal(head[4:], b"IEND")
+        | encoded.equal(head[4:], bytes(4))
+    )
+    return _found(is_exif, position + 8), ended, position + 12 + encoded.big_endian(head[:4])
 
 
 def _webp_chunk(data: tf.Tensor, position: tf.Tensor) -> Segment:
     """A RIFF chunk: type, length (little endian, of the payload), payload, padded to an even length."""
-    head = _bytes(data, position, 8 + len(_EXIF))
-    is_exif = _is(head[:4], b"EXIF")
-    length = _big_endian(head[4:8][::-1])
-    start = position + 8 + tf.where(_is(head[8:], _EXIF), tf.constant(len(_EXIF), tf.int64), 0)
-    return _found(is_exif, start), is_exif | _is(head[:4], bytes(4)), position + 8 + length + length % 2
+    head = encoded.read(data, position, 8 + len(_EXIF))
+    is_exif = encoded.equal(head[:4], b"EXIF")
+    length = encoded.big_endian(head[4:8][::-1])
+    start = position + 8 + tf.where(encoded.equal(head[8:], _EXIF), tf.constant(len(_EXIF), tf.int64), 0)
+    return _found(is_exif, start), is_exif | encoded.equal(head[:4], bytes(4)), position + 8 + length + length % 2
 
 
 def _found(is_exif: tf.Tensor, start: tf.Tensor) -> tf.Tensor:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +39,26 @@ def application(architecture: Architecture, image_size: int, weights: str | None
         )
     build = getattr(keras.applications, architecture.builder)
     try:
-        model = build(include_top=False, weights=weights, input_shape=(image_size, image_size, 3))
-    except Exception as error:  # noqa: BLE001  Keras raises a bare Exception where a download fails.
+        # Keras writes the progress of a download to standard output, which is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            model = build(include_top=False, weights=weights, input_shape=(image_size, image_size, 3))
+    except Exception as error:  # Keras raises a bare Exception where a download fails.
         if "URL fetch failure" not in str(error):
             raise
-        file = Path(keras.config.keras_home()) / "models" / architecture.weights_file(image_size)
-        address = re.search(r"URL fetch failure on (\S+?):? ", f"{error} ")
+        file = keras_cache() / architecture.weights_file(image_size)
+        found = re.search(r"URL fetch failure on (\S+): (?:None -- )?(.*)", str(error))
+        address, reason = found.groups() if found else ("the internet", str(error))
         raise ValueError(
-            f"The ImageNet weights of {architecture.name} could not be downloaded"
-            f"{' from ' + address[1] if address else ''} ({error}). On a machine with internet access fetch that file, "
-            f"and put it here by hand as {file}; or give a file that you have with backbone.weights=PATH."
+            f"backbone.weights: the ImageNet weights of {architecture.name} could not be downloaded from {address} "
+            f"({reason}). Fetch that file on a machine with internet access, and put it here by hand as {file}; or "
+            "name a file of weights that you have: backbone.weights=PATH."
         ) from error
     return with_fresh_names(model)
+
+
+def keras_cache() -> Path:
+    """The folder where Keras keeps the weights that it downloads."""
+    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
 
 
 def with_fresh_names(model: keras.Model) -> keras.Model:
@@ -59,7 +71,9 @@ def with_fresh_names(model: keras.Model) -> keras.Model:
     for operation in model.operations:
         if (found := _automatic(operation)) is not None:
             lowest[found[0]] = min(found[1], lowest.get(found[0], found[1]))
-    if not any(number for prefix, number in lowest.items() if prefix != "input_layer"):
+    # A model inside the model gives its weights other paths when it is built than when it is copied or loaded.
+    nested = any(isinstance(layer, keras.Model) for layer in model.layers)
+    if not nested and not any(number for prefix, number in lowest.items() if prefix != "input_layer"):
         return model
 
     def renamed(operation: keras.Operation) -> keras.Operation:
@@ -128,8 +142,9 @@ def hub_backbone(preset: str, image_size: int, load_weights: bool) -> tuple[kera
     import keras_hub
 
     try:
-        model = keras_hub.models.Backbone.from_preset(preset, load_weights=load_weights)
-    except Exception as error:  # noqa: BLE001  Hubs raise errors of many libraries.
+        with contextlib.redirect_stdout(sys.stderr):
+            model = keras_hub.models.Backbone.from_preset(preset, load_weights=load_weights)
+    except Exception as error:  # Hubs raise errors of many libraries.
         raise ValueError(_unavailable(preset, error)) from error
     shape = model.input.shape if isinstance(model.input, keras.KerasTensor) else ()
     if len(shape) != 4 or shape[-1] != 3:
@@ -169,7 +184,7 @@ def _converter(preset: str, model: keras.Model) -> Any:
 
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(preset)
-    except Exception:  # noqa: BLE001  A preset without a converter raises errors of several kinds.
+    except Exception:  # A preset without a converter raises errors of several kinds.
         converter = None
     if converter is None:
         raise ValueError(
@@ -202,14 +217,17 @@ def load_file(model: keras.Model, path: Path, source: keras.Model | None) -> Non
     """
     try:
         if source is None:
-            model.load_weights(path)
+            with warnings.catch_warnings():
+                # Keras leaves layers random, with a warning, where a file lacks them.
+                warnings.filterwarnings("error", "Skipping", UserWarning)
+                model.load_weights(path)
             return
         theirs, ours = source.get_weights(), model.get_weights()
         shapes = [w.shape for w in theirs], [w.shape for w in ours]
         if shapes[0] != shapes[1]:
             raise ValueError(f"{len(theirs)} weights, where {len(ours)} of other shapes are expected")
         model.set_weights(theirs)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, UserWarning) as error:
         raise ValueError(
             f"backbone.weights: {path} does not hold the weights of {model.name} without its classification head: "
             f"{error}. Save them with model.save_weights('NAME.weights.h5') from the same network."

@@ -119,9 +119,7 @@ def test_the_image_moves_by_its_matrix(image):
     augmentation = Augmentation.parse("flip,crop:0.4,rotate:20,translate:0.1")
     for number in range(4):
         matrix = augmentation.geometric_matrix(seed(number), [SIZE, SIZE])
-        np.testing.assert_allclose(
-            augment(str(augmentation), image, number), warping.warp(tf.constant(image), matrix)
-        )
+        np.testing.assert_allclose(augment(str(augmentation), image, number), warping.warp(tf.constant(image), matrix))
 
 
 def test_flips_are_equal_with_and_without_resampling(image):

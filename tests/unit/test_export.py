@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_transfer import exported, folding, versions
+from keras_transfer import exported, folding, saved_model_check, versions, warmup
 from keras_transfer.export import describe_version, export, load_signature, publish
 from keras_transfer.labels import Labels
 from keras_transfer.saved_model_check import difference
@@ -138,6 +140,21 @@ def test_a_version_is_whole_and_alone(published: Path) -> None:
     )
     assert (published / "assets.extra" / "LICENCE-weights.txt").read_text() == "Apache-2.0\n"
     assert (published.stat().st_mode & 0o055) == 0o055 & ~_umask()
+
+
+def test_the_warmup_asks_each_signature_once(published: Path) -> None:
+    file = published / "assets.extra" / warmup.WARMUP_FILE
+    requests = make_serving(lambda pixels: pixels[:, 0, 0]).warmup
+    assert [record.numpy() for record in tf.data.TFRecordDataset(str(file))] == [
+        warmup.prediction_log("animals", name, requests[name]) for name in ("pixels", "serving_default")
+    ]
+
+
+def test_the_fresh_process_imports_plain_tensorflow_only() -> None:
+    tree = ast.parse(Path(saved_model_check.__file__).read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names == {"argparse", "json", "pathlib", "sys", "typing", "numpy", "tensorflow", "tensorflow_text"}
 
 
 def _umask() -> int:
@@ -326,7 +343,18 @@ def test_folded_equals_unfolded(activation: str) -> None:
     pixels = photos(5)
     np.testing.assert_allclose(folded.call(pixels), plain.call(pixels), atol=1e-6)
     np.testing.assert_allclose(folded.call(pixels), network(pixels.astype(np.float32), training=False), atol=1e-6)
-    assert folded.call(pixels[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("offset", [0.0, -1.0])
+@pytest.mark.parametrize("fold_below", [0, folding.FOLD_BELOW_BYTES])
+def test_an_empty_batch_passes_a_network_that_itself_fails_on_it(offset: float, fold_below: int) -> None:
+    # Without an offset the optimizer moves the scale into the convolution, which then meets the batch directly.
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2)(keras.layers.Rescaling(1 / 255, offset)(inputs))
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization()(x)))
+    call = tf.function(folding.numeric_part(network, fold_below).call)
+    assert call(photos(1)[:0]).shape == (0, 8)
+    np.testing.assert_allclose(call(photos(2)), network(photos(2).astype(np.float32)), atol=1e-6)
 
 
 def test_folding_stops_at_the_size_of_the_weights() -> None:
@@ -403,6 +431,39 @@ def test_unknown_inputs_are_refused_with_the_mend() -> None:
         folding.numeric_part(keras.Sequential([keras.layers.Dense(1)]))
 
 
+def test_a_text_model_keeps_its_tokenizer_outside_the_constants(tmp_path: Path) -> None:
+    import tensorflow_text
+
+    tokens = keras.Input((None,), dtype="int32", name="token_ids")
+    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(5, 4, embeddings_initializer="normal")(tokens))
+    network = keras.Model({"token_ids": tokens}, keras.layers.Dense(2)(x))
+
+    def make_text_serving(numeric: Callable[[Any], Any]) -> Serving:
+        tokenizer = tensorflow_text.FastBertTokenizer(["[PAD]", "[UNK]", "good", "bad", "##ly"])
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+        def answer(text: tf.Tensor) -> dict[str, tf.Tensor]:
+            ids = tokenizer.tokenize(text).merge_dims(1, -1).to_tensor(shape=[None, 4])
+            return {"logits": numeric({"token_ids": ids})}
+
+        return Serving({"serving_default": answer}, [tokenizer], {"serving_default": {"text": np.array(["good"])}})
+
+    texts = np.array(["goodly good", "bad"])
+    ids = np.array([[2, 4, 2, 0], [3, 0, 0, 0]])
+    version = publish(
+        tmp_path / "words",
+        make_text_serving,
+        network,
+        extra={},
+        probe={"serving_default": {"text": texts}},
+        expected={"serving_default": {"logits": network({"token_ids": ids}).numpy()}},
+        require_text_ops=True,
+    )
+    found = describe_version(version)
+    assert (found["weights_folded"], found["text_ops"]) == (True, True)
+    np.testing.assert_allclose(load_signature(version)(text=texts)["logits"], network({"token_ids": ids}), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("answer", "expected", "said"),
     [
@@ -420,8 +481,6 @@ def test_unknown_inputs_are_refused_with_the_mend() -> None:
     ],
 )
 def test_what_counts_as_a_difference(answer: np.ndarray, expected: np.ndarray, said: str) -> None:
-    import re
-
     found = difference(answer, expected, 1e-4)
     assert re.search(said, found) if said else found == ""
 

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -282,7 +284,37 @@ def test_saved_model_with_mixed_and_empty_batches(photo, tmp_path):
     assert images.decode_batch(tf.zeros([0], tf.string), 32, "crop").shape == (0, 32, 32, 3)
 
 
-@pytest.mark.parametrize("data", [b"", b"text", b"\xff\xd8\xff", b"RIFF0000WEBP"])
+def test_palette_bmp_raises_in_the_graph_too(photo):
+    data = tf.constant(encoded(photo.quantize(9), "BMP"))
+    load = tf.function(lambda one: images.load(one, 32, "crop"), input_signature=[tf.TensorSpec([], tf.string)])
+    for call in (load, images.decode):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="BMP with a palette"):
+            call(data)
+    few_greys = bytearray(encoded(photo.convert("L"), "BMP"))
+    few_greys[46:50] = struct.pack("<I", 16)
+    few_greys[54 + 64 : 54 + 1024] = bytes(1024 - 64)  # past the 16 colours that count
+    assert load(bytes(few_greys)).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_animated_webp_raises_and_leaves_the_process_alive(channels, photo, tmp_path):
+    """tf.io.decode_webp(channels=0) ends the process here; hence one of its own, with a few attempts."""
+    frame = photo if channels == 3 else with_alpha(photo)
+    mirrored = frame.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    (tmp_path / "moving.webp").write_bytes(encoded(frame, "WEBP", save_all=True, append_images=[mirrored] * 5))
+    code = (
+        "import sys, tensorflow as tf; from keras_transfer.vision import images\n"
+        "data, refused = open(sys.argv[1], 'rb').read(), 0\n"
+        "for _ in range(10):\n"
+        "    try: images.load(tf.constant(data), 32, 'crop')\n"
+        "    except tf.errors.InvalidArgumentError: refused += 1\n"
+        "print(refused)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "moving.webp")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "10"
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"BM", b"\xff\xd8\xff", b"RIFF0000WEBP", b"RIFF0000WAVEfmt "])
 def test_bytes_that_are_no_image_raise(data):
     with pytest.raises(tf.errors.InvalidArgumentError):
         images.load(tf.constant(data), 32, "crop")

@@ -90,7 +90,8 @@ def test_refuses_a_harmful_name_in_the_leading_pickles(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "offset, shape, strides", [(0, (3, 3), (3, 1)), (1, (6,), (1,)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2,), ()), (0, (10**9,), (0,))]
+    "offset, shape, strides",
+    [(0, (3, 3), (3, 1)), (1, (6,), (1,)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2,), ()), (0, (10**9,), (0,))],
 )
 def test_refuses_a_view_beyond_its_storage(tmp_path, offset, shape, strides):
     tensors = {"w": _tensor(b"FloatStorage", "a", 6, offset, shape, strides)}

@@ -62,7 +62,7 @@ def test_a_changed_bit_or_shape_changes_the_fingerprint(make_model):
 
     model = make_model(0)
     before = weights.fingerprint(model)
-    kernel = np.array(model.weights[0])
+    kernel = model.weights[0].numpy().copy()
     kernel.view(np.uint32)[0, 0] ^= 1
     model.weights[0].assign(kernel)
     assert weights.fingerprint(model) != before

@@ -1,0 +1,1 @@
+"""What only tasks on texts need: tokenizing, text backbones, answer spans."""

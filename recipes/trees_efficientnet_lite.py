@@ -1,0 +1,22 @@
+"""Is there a tree in this aerial crop? EfficientNet-Lite0 (ImageNet) on the `trees` sample.
+
+    python recipes/trees_efficientnet_lite.py
+    keras-transfer fit recipes/trees_efficientnet_lite.py --fine_tune.epochs 4
+
+Both do the same; `make demo` runs it with two baselines. Scores and times: see the README's first table.
+"""
+
+from keras_transfer import BackboneSpec, DataSpec, Phase, Recipe
+from keras_transfer.recipe_file import main
+
+recipe = Recipe(
+    name="trees_efficientnet_lite",
+    task="image_classification",
+    data=DataSpec(source="sample:trees", batch_size=32, augment="light"),
+    backbone=BackboneSpec(name="efficientnet_lite0", image_size=96),
+    head=Phase(solver="exact"),
+    fine_tune=Phase(epochs=6, learning_rate=1e-4, trainable="all"),
+)
+
+if __name__ == "__main__":
+    raise SystemExit(main(recipe))

@@ -1,0 +1,130 @@
+"""The training loop: best weights, early stop, a loss that is no number, interruption, resuming, pacing."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_transfer.data.pipeline import Batches
+from keras_transfer.recipe import Phase
+from keras_transfer.training_loop import Watch, train_phase
+
+PHASE = Phase(epochs=4, learning_rate=0.05, warmup_share=0.0, schedule="constant")
+
+
+def squared(targets, outputs):
+    return tf.reduce_sum((outputs - targets["y"]) ** 2, axis=-1)
+
+
+def line_model():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((2,), name="x")
+    return keras.Model(inputs, keras.layers.Dense(1, name="out")(inputs))
+
+
+def line_batches(rows=12, size=4, poison=False):
+    x = np.random.default_rng(0).normal(size=(rows, 2)).astype(np.float32)
+    y = x @ np.array([[2.0], [-1.0]], np.float32)
+    if poison:
+        y[-1] = np.nan
+    index = np.arange(rows)
+    element = {
+        "inputs": {"x": x},
+        "targets": {"y": y},
+        "weight": np.full(rows, 1 / size, np.float32),
+        "real": np.ones(rows, np.float32),
+        "index": index,
+    }
+    dataset = tf.data.Dataset.from_tensor_slices(element).repeat().batch(size, drop_remainder=True)
+    return Batches(dataset, rows // size, size, endless=True)
+
+
+def scores(model, values):
+    """A validation whose score follows a script, whatever the weights."""
+    script = iter(values)
+    return lambda: {"score": next(script), "loss": 1.0}
+
+
+def test_it_learns():
+    model = line_model()
+    history = train_phase(model, line_batches(), None, Phase(epochs=60, learning_rate=0.1), squared)
+    assert history.epochs[-1]["loss"] < 0.01 < history.epochs[0]["loss"]
+    np.testing.assert_allclose(model.get_weights()[0].ravel(), [2, -1], atol=0.1)
+
+
+def test_the_best_epoch_is_restored_and_the_state_before_counts():
+    model = line_model()
+    before = model.get_weights()
+    history = train_phase(model, line_batches(), scores(model, [0.9, 0.5, 0.6, 0.7, 0.8]), PHASE, squared, primary="score")
+    assert history.best_epoch == 0
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    history = train_phase(model, line_batches(), scores(model, [0.1, 0.5, 0.9, 0.7, 0.8]), PHASE, squared, primary="score")
+    assert history.best_epoch == 2
+
+
+def test_patience_ends_the_phase():
+    phase = Phase(epochs=10, learning_rate=0.01, patience=2)
+    model = line_model()
+    history = train_phase(model, line_batches(), scores(model, [0.1, 0.5, 0.4, 0.3, 0.2]), phase, squared, primary="score")
+    assert (history.stopped, history.best_epoch, len(history.epochs)) == ("patience", 1, 4)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights():
+    model = line_model()
+    before = model.get_weights()
+    history = train_phase(model, line_batches(poison=True), scores(model, [0.5]), PHASE, squared, primary="score")
+    assert history.stopped == "not a number"
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_interruption_keeps_the_best_weights():
+    model = line_model()
+
+    def stop(epoch, epochs, step, steps, loss):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    watch = Watch(progress=stop)
+    values = scores(model, [0.1, 0.9, 0.5])
+    history = train_phase(model, line_batches(), values, PHASE, squared, primary="score", watch=watch)
+    assert (history.stopped, history.best_epoch) == ("interrupted", 1)
+
+
+def test_resuming_gives_the_weights_of_an_uninterrupted_training():
+    whole = line_model()
+    states = []
+    values = [0.1, 0.2, 0.3, 0.4, 0.5]
+    train_phase(
+        whole, line_batches(), scores(whole, values), PHASE, squared, primary="score", watch=Watch(save=states.append)
+    )
+    resumed = line_model()
+    state = states[1]
+    assert state.epoch == 2
+    history = train_phase(
+        resumed, line_batches(), scores(resumed, values[3:]), PHASE, squared, primary="score", watch=Watch(restored=state)
+    )
+    assert [row["epoch"] for row in history.epochs] == [0, 1, 2, 3, 4]
+    for one, two in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_clipping_bounds_the_step():
+    loose, tight = line_model(), line_model()
+    phase = Phase(epochs=1, learning_rate=0.05, warmup_share=0.0, schedule="constant", clip_norm=1e-9)
+    start = loose.get_weights()[0]
+    train_phase(loose, line_batches(), None, PHASE, squared)
+    train_phase(tight, line_batches(), None, phase, squared)
+    moved = [np.abs(model.get_weights()[0] - start).max() for model in (loose, tight)]
+    assert moved[1] < moved[0]
+
+
+def test_each_variable_moves_at_its_own_pace():
+    model = line_model()
+    kernel, bias = model.get_weights()
+    train_phase(model, line_batches(), None, PHASE, squared, paces={"out/kernel": 0.0, "out/bias": 1.0})
+    np.testing.assert_array_equal(model.get_weights()[0], kernel)
+    assert np.abs(model.get_weights()[1] - bias).max() > 0
