@@ -9,6 +9,7 @@ from typing import Any, Literal
 import keras
 
 from keras_transfer.inference_mode import InferenceMode, settle_names
+from keras_transfer.text import networks
 from keras_transfer.vision import blocks as graph
 from keras_transfer.vision import families
 from keras_transfer.vision.blocks import Block
@@ -37,11 +38,12 @@ class Backbone:
     preprocessing: Preprocessing = Preprocessing()
     """What is done to pixels 0–255 before `model`; images only."""
     sequence_length: int = 0
-    """Tokens in an input; 0 for images."""
+    """The most tokens in an input, special ones included; 0 for images."""
     tokenizer: Any = None
-    """Text only."""
+    """A `text.tokenizing.Tokenizer`; None for images."""
     pooling: str = ""
-    """How a sequence becomes one vector: `mean`, `first`, `last`; "" where the output is a map or a vector."""
+    """How a sequence becomes one vector: `mean`, `first`, `last`; "" where the output is a map or a vector;
+    `pooled`: a text network's own pooler has done it."""
     wrappers: list[InferenceMode] = field(default_factory=list, repr=False, compare=False)
     """The layers through which the encoders made from this backbone call it."""
 
@@ -61,6 +63,7 @@ class Backbone:
             "preprocessing": asdict(self.preprocessing),
             "sequence_length": self.sequence_length,
             "pooling": self.pooling,
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.to_dict(),
         }
 
     def preprocess(self, pixels: Any) -> Any:
@@ -86,14 +89,17 @@ class Backbone:
             features_at: take the features after this block or layer, and drop what is above.
 
         Returns:
-            A model of `pixels`, float32 [N, S, S, 3], 0–255, S the backbone's image size.
+            A model of `pixels`, float32 [N, S, S, 3], 0–255, S the backbone's image size; for texts of packed tokens,
+            see `text.networks.encoder`.
 
         Raises:
             ValueError: if the network does not offer such features.
         """
         if features_at:
             return self.cut(features_at).encoder(kind)
-        if kind not in ("pooled", "pyramid") or self.modality != "image":
+        if self.modality == "text":
+            return networks.encoder(self, kind)
+        if kind not in ("pooled", "pyramid"):
             raise ValueError(
                 f"features: {self.name}, an {self.modality} backbone, offers pooled and pyramid. Received: {kind!r}."
             )

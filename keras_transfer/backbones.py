@@ -6,17 +6,19 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from keras_transfer.backbone import Backbone, FeatureKind
 from keras_transfer.inference_mode import InferenceMode, find_wrapper
 from keras_transfer.recipe import BackboneSpec
+from keras_transfer.text import families as text_families
 from keras_transfer.vision import blocks as graph
 from keras_transfer.vision import families, pretrained
 from keras_transfer.vision.blocks import Block
 from keras_transfer.vision.families import Preprocessing
-from keras_transfer.weights import WeightsOrigin, sample_origin, sample_preset
+from keras_transfer.weights import WeightsOrigin, preset_arguments, sample_origin, sample_preset
 
 __all__ = ["Backbone", "Block", "FeatureKind", "InferenceMode", "find_wrapper", "from_wrapper", "load", "wrap"]
 
@@ -26,7 +28,7 @@ def load(spec: BackboneSpec) -> Backbone:
 
     Args:
         spec: `name` is a registered name however it is written (`resnet50`, `ResNet50V2`), `sample:NAME`, a keras_hub
-            image preset, a handle or a folder of such a preset, or `run:PATH`, an earlier run's folder or a `.keras`
+            preset of images or of texts, a handle or a folder of such a preset (in Keras's or Hugging Face's form), or `run:PATH`, an earlier run's folder or a `.keras`
             file. `weights` is `auto`, `imagenet`, `sample:NAME`, a file, or `none` for random ones.
 
     Raises:
@@ -41,8 +43,10 @@ def load(spec: BackboneSpec) -> Backbone:
         backbone = _from_applications(architecture, spec)
     elif architecture is not None:
         backbone = _from_sample(architecture, spec)
+    elif name in text_families.SAMPLES:
+        backbone = _from_text(str(sample_preset(name)), spec, preset_arguments(name))
     elif name and pretrained.is_preset(name):
-        backbone = _from_hub(name, spec)
+        backbone = _from_text(name, spec) if _is_text(name) else _from_hub(name, spec)
     else:
         raise ValueError(_unknown(spec.name))
     return backbone.cut(spec.features_at) if spec.features_at else backbone
@@ -109,6 +113,7 @@ def from_wrapper(wrapper: InferenceMode) -> Backbone:
             **{key: tuple(v) if isinstance(v, list) else v for key, v in about["preprocessing"].items()}
         ),
         sequence_length=about["sequence_length"],
+        tokenizer=_restored_tokenizer(about),
         pooling=about["pooling"],
         wrappers=[wrapper],
     )
@@ -169,6 +174,55 @@ def _from_hub(preset: str, spec: BackboneSpec) -> Backbone:
         return replace(backbone, origin=WeightsOrigin(f"keras_hub preset {preset}", "see the preset's page", preset))
     origin = _RANDOM if spec.weights == "none" else _fill_from_file(model, spec.weights)
     return replace(backbone, origin=origin)
+
+
+def _is_text(preset: str) -> bool:
+    """Whether a keras_hub preset is a backbone of texts."""
+    from keras_transfer.text import pretrained as texts  # TF Text is needed only by texts
+
+    return texts.family_of(preset) is not None
+
+
+def _from_text(preset: str, spec: BackboneSpec, arguments: Mapping[str, Any] | None = None) -> Backbone:
+    """A text encoder or decoder with its tokenizer."""
+    from keras_transfer.text import pretrained as texts
+
+    name = spec.name.removeprefix("sample:")
+    sample = f"sample:{name}" if arguments is not None else ""
+    with_weights = spec.weights == "auto" or spec.weights == sample
+    found = texts.load(preset, spec.pooling, with_weights, **(arguments or {}))
+    if spec.sequence_length > found.longest_possible:
+        raise ValueError(
+            f"backbone.sequence_length: {name} takes at most {found.longest_possible} tokens. "
+            f"Received: {spec.sequence_length}."
+        )
+    if with_weights and sample:
+        origin = sample_origin(name)
+    elif with_weights:
+        kind = "preset folder" if Path(preset).is_dir() else "keras_hub preset"
+        origin = WeightsOrigin(f"{kind} {preset}", "see the preset's page", preset)
+    else:
+        origin = _RANDOM if spec.weights == "none" else _fill_from_file(found.model, spec.weights)
+    return Backbone(
+        name=name,
+        family=found.family.name,
+        modality="text",
+        model=found.model,
+        blocks=found.blocks,
+        origin=origin,
+        sequence_length=spec.sequence_length or found.longest,
+        tokenizer=found.tokenizer,
+        pooling=found.pooling,
+    )
+
+
+def _restored_tokenizer(about: Mapping[str, Any]) -> Any:
+    """The tokenizer that a saved model brings; None for images."""
+    if not about.get("tokenizer"):
+        return None
+    from keras_transfer.text.tokenizing import Tokenizer
+
+    return Tokenizer.from_dict(about["tokenizer"])
 
 
 def _from_run(path: Path, spec: BackboneSpec) -> Backbone:

@@ -13,9 +13,10 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from keras_transfer.commands import FAILED, UsageError
 from keras_transfer.recipe import RecipeError
 
-DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+USAGE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 # Name, what it does, an example.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -36,10 +37,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class UsageError(ValueError):
-    """The words of the command are wrong."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -51,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.command:
         parser.print_help()
         return USAGE
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         options.overrides = _overrides(options.command, rest)
@@ -71,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"keras-transfer {options.command}: {_reason(error)}", file=sys.stderr)
         return FAILED
+
+
+def fit_script() -> int:
+    """The main guard of a recipe file: `python recipes/x.py --head.epochs 2` is `keras-transfer fit` on it."""
+    return main(["fit", *sys.argv])
 
 
 class _Terminated:
@@ -164,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     made["cache"].add_argument("--clear", metavar="KIND", nargs="?", const="all", help="clear one kind, or all")
     made["check"].add_argument("data", help="labelled data, as for fit")
     made["layers"].add_argument("backbone", help="a name that `keras-transfer backbones` lists")
-    made["layers"].add_argument("--trainable", help="also show what this toggle would train")
+    made["layers"].add_argument("--trainable", help="also count what this toggle would train")
     return parser
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
+import math
 import os
 import shutil
 import sys
@@ -12,9 +14,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_transfer.cli import DONE, FAILED, UsageError
+DONE, FAILED = 0, 1
 
 Result = tuple[int, Any]
+
+
+class UsageError(ValueError):
+    """The words of the command are wrong."""
 
 
 def fit(options: argparse.Namespace) -> Result:
@@ -75,7 +81,7 @@ def evaluate(options: argparse.Namespace) -> Result:
     servable = prediction.open_model(options.model)
     recipe = override(servable.recipe, {**options.overrides, "data.source": options.data})
     raw, findings = checks.clean(sources.load(recipe.data, recipe.task), recipe.data, recipe.task)
-    checks.refuse([finding for finding in findings if finding.severity == "stop"])
+    checks.refuse(findings)
     split = options.split or ("test" if raw.get("test") else "all")
     if split == "all" and "all" not in raw:
         records = [record for part in raw.values() for record in part]
@@ -212,18 +218,17 @@ def _bytes(folder: Path) -> int:
 
 def check(options: argparse.Namespace) -> Result:
     """Say what is wrong with the data."""
-    from keras_transfer.data import checks, forms
+    from keras_transfer.data import checks
     from keras_transfer.recipe import Recipe, override
 
     recipe = override(Recipe(), {"data.source": options.data, **options.overrides})
     findings = checks.inspect(recipe.data, recipe.task)
     if not options.json:
         for finding in findings:
-            print(f"{finding.severity}  {finding.kind}: {finding.message}. {finding.mend}")
+            print(f"{finding.severity}  {finding}")
         if not findings:
             print("nothing is wrong")
     stops = sum(finding.severity == "stop" for finding in findings)
-    del forms
     result = {"data": options.data, "findings": [finding.to_json() for finding in findings]}
     return FAILED if stops else DONE, result
 
@@ -235,10 +240,29 @@ def layers(options: argparse.Namespace) -> Result:
     from keras_transfer.recipe import BackboneSpec
 
     backbone = loading.load(BackboneSpec(name=options.backbone, weights="none"))
-    rows = freezing.describe(backbone)
+    rows = [dataclasses.asdict(row) for row in freezing.describe(backbone)]
+    result = {"backbone": backbone.name, "image_size": backbone.image_size, "blocks": rows}
+    if options.trainable:
+        paths = freezing.apply(backbone, options.trainable)
+        sizes = {variable.path: math.prod(variable.shape) for variable in backbone.model.variables}
+        result["trainable"] = {"toggle": options.trainable, "parameters": sum(sizes[path] for path in paths)}
     if not options.json:
-        _print_table(rows)
-    return DONE, {"backbone": backbone.name, "image_size": backbone.image_size, "blocks": rows}
+        _print_layers(result, rows)
+    return DONE, result
+
+
+def _print_layers(result: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Blocks with their layers, and what each toggle would train."""
+    from keras_transfer.freeze_policy import FORMS
+
+    for row in rows:
+        toggles = f"last:{row['last']} or from:{row['name']} trains {row['trains']:,}"
+        print(f"{row['name']}  ({row['parameters']:,} parameters; {toggles})")
+        for layer in row["layers"]:
+            print(f"    {layer['name']:<40} {layer['kind']:<24} {layer['parameters']:>12,}")
+    print(f"trainable takes: {FORMS}")
+    if "trainable" in result:
+        print(f"{result['trainable']['toggle']}: {result['trainable']['parameters']:,} parameters of the backbone")
 
 
 def backbones(options: argparse.Namespace) -> Result:

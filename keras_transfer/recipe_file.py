@@ -53,13 +53,3 @@ def parse_overrides(words: Sequence[str]) -> dict[str, str]:
             value = rest.pop(0)
         changes[name.replace("-", "_")] = value
     return changes
-
-
-def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
-    """The main guard of a recipe script: `python recipes/x.py --head.epochs 2` is `keras-transfer fit` on it."""
-    import sys
-
-    from keras_transfer import cli
-
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    return cli.main(["fit", sys.argv[0], *words])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +15,8 @@ from keras_transfer import backbones, devices, evaluation, feature_cache, freezi
 from keras_transfer import recipe as recipes
 from keras_transfer import run_record
 from keras_transfer.backbones import Backbone
-from keras_transfer.data import checks, forms, sources, splits  # X
-from keras_transfer.data.records import Splits
 from keras_transfer.labels import Labels
+from keras_transfer.prepared import Prepared, prepare, recipe_of
 from keras_transfer.progress import Clock, Log
 from keras_transfer.recipe import Recipe
 from keras_transfer.run_record import Run
@@ -38,16 +36,6 @@ class Joined:
     """Features to raw outputs."""
     model: keras.Model
     """Raw inputs to raw outputs."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What is known before anything is trained."""
-
-    recipe: Recipe
-    task: Task
-    splits: Splits
-    labels: Labels
 
 
 class Interrupted(KeyboardInterrupt):
@@ -130,53 +118,6 @@ def plan(recipe_or_source: Any, *, log: Log | None = None, **overrides: Any) -> 
     return found
 
 
-def recipe_of(
-    given: Any, overrides: Mapping[str, Any], label_names: list[str] | None = None
-) -> tuple[Recipe, dict[str, Any] | None]:
-    """The checked recipe of what `fit` was given, and the records where it was given datasets."""
-    records = None
-    if isinstance(given, Recipe):
-        recipe = given
-    elif isinstance(given, str | Path):
-        recipe = recipes.override(Recipe(), {"data.source": str(given)})
-    else:
-        source, records = sources.from_datasets(given, label_names=label_names)
-        recipe = recipes.override(Recipe(), {"data.source": source})
-    recipe = recipes.override(recipe, overrides)
-    if not recipe.task and recipe.data.source and records is None:
-        recipe = replace(recipe, task=forms.infer(recipe.data.source).task)
-    elif not recipe.task and records is not None:
-        first = next(part[0] for part in records.values() if part)
-        recipe = replace(recipe, task="text_classification" if "text" in first.fields else "image_classification")
-    if not recipe.name:
-        recipe = replace(recipe, name=_name_of(recipe.data.source))
-    recipes.check(recipe)
-    return recipe, records
-
-
-def prepare(recipe: Recipe, log: Log, records: dict[str, Any] | None = None) -> Prepared:
-    """Reads, checks and splits the data, learns the labels, and decides every open field of the recipe.
-
-    Raises:
-        DataError: what stops a training, by file.
-    """
-    task = get_task(recipe.task)
-    log.say(f"reading {recipe.data.source}")
-    raw = records if records is not None else sources.load(recipe.data, recipe.task)
-    raw, findings = checks.clean(raw, recipe.data, recipe.task)
-    parts = splits.split(raw, recipe.data)
-    findings = [*findings, *checks.check(parts, recipe.data, recipe.task)]
-    for finding in findings:
-        if finding.severity == "warn":
-            log.warn(f"{finding.message}. {finding.mend}")
-    checks.refuse(findings)
-    labels = task.learn_labels(parts.train, recipe)
-    recipe = task.resolve(recipe, len(parts.train))
-    if not recipe.backbone.name:
-        recipe = recipes.override(recipe, {"backbone.name": task.default_backbone})
-    return Prepared(recipe, task, parts, labels)
-
-
 def load_backbone(prepared: Prepared, log: Log) -> Backbone:
     """The backbone of a recipe."""
     spec = prepared.recipe.backbone
@@ -211,12 +152,6 @@ def _with_size(recipe: Recipe, backbone: Backbone) -> Recipe:
     """The recipe with the input size that the backbone has."""
     spec = replace(recipe.backbone, image_size=backbone.image_size, sequence_length=backbone.sequence_length)
     return replace(recipe, backbone=spec)
-
-
-def _name_of(source: str) -> str:
-    """A run's name from its data: `sample:trees` -> trees, `photos/` -> photos."""
-    stem = Path(source.split(":", 1)[-1] if re.match(r"(tfds|sample|python):", source) else Path(source).resolve()).stem
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or "run"
 
 
 def _start_run(prepared: Prepared, backbone: Backbone, earlier: Run | None, log: Log) -> Run:

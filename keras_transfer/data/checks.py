@@ -68,6 +68,11 @@ def check_source(spec: DataSpec, task: str = "") -> tuple[Raw | None, list[Findi
         raw = error.raw
     except (OSError, ValueError) as error:
         return None, [find("unreadable_source", "stop", f"{spec.source}: {error}")]
+    return check_raw(raw, spec, task)
+
+
+def check_raw(raw: Raw, spec: DataSpec, task: str = "") -> tuple[Raw, list[Finding]]:
+    """The same for records that are read already."""
     raw, left_out = clean(raw, spec, task)
     found = _unique([*left_out, *check(raw, spec, task)])
     return raw, sorted(found, key=lambda finding: finding.severity != "stop")

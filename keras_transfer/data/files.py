@@ -57,7 +57,7 @@ def entries(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def walk(folder: Path) -> Iterator[Path]:
     """All visible files below a folder, in natural order; a link back to a folder above is not followed."""
-    yield from _walk(folder, frozenset({_identity(folder)}))
+    yield from _walk(folder, frozenset(map(_identity, (folder, *folder.absolute().parents))))
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:

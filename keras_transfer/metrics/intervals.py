@@ -43,8 +43,10 @@ def bootstrap(
     """
     values = [np.asarray(array) for array in arrays]
     sizes = {len(value) for value in values}
-    if len(sizes) != 1 or not sizes.issubset(range(1, 2**62)):
-        raise ValueError(f"arrays: expected the same number of examples in each, at least 1. Received: {sizes or 0}.")
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            f"arrays: expected the same number of examples in each, at least 1. Received: {sorted(sizes)}."
+        )
     random = np.random.default_rng(seed)
     count = sizes.pop()
     scores = []

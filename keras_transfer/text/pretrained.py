@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,9 @@ class TextNetwork:
     blocks: tuple[Block, ...]
     tokenizer: Tokenizer
     longest: int
-    """Tokens, special ones included, that it can take."""
+    """Tokens, special ones included, that an input has at most unless a recipe asks for more."""
+    longest_possible: float
+    """Tokens that the network can take; infinity where it has no learnt positions."""
 
 
 def family_of(preset: str) -> TextFamily | None:
@@ -78,8 +81,9 @@ def load(preset: str, pooling: str = "auto", load_weights: bool = True, **argume
             f"backbone.name: expected a tokenizer of at most {rows:,} tokens, since the network of {preset!r} knows no "
             f"more. Received: {tokenizer.vocabulary_size:,}. The folder's vocabulary belongs to another model."
         )
-    longest = getattr(hub, "max_sequence_length", None) or LONGEST_BY_DEFAULT
-    return TextNetwork(model, family, chosen, networks.blocks(model), tokenizer, int(longest))
+    possible = getattr(hub, "max_sequence_length", None) or math.inf
+    longest = int(min(possible, LONGEST_BY_DEFAULT))
+    return TextNetwork(model, family, chosen, networks.blocks(model), tokenizer, longest, possible)
 
 
 def spec_of(tokenizer: Any, family: TextFamily, preset: str = "") -> TokenizerSpec:
