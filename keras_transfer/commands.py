@@ -72,7 +72,7 @@ def _shown(scores: dict[str, Any]) -> Iterator[str]:
 
 def evaluate(options: argparse.Namespace) -> Result:
     """Score a run or an export on labelled data."""
-    from keras_transfer import prediction
+    from keras_transfer import evaluation, prediction
     from keras_transfer.data import checks, sources
     from keras_transfer.progress import Log
     from keras_transfer.recipe import override
@@ -93,7 +93,7 @@ def evaluate(options: argparse.Namespace) -> Result:
     with log.bar(f"scoring {split}", len(records)) as update:
         outputs = prediction.outputs_of(servable, records, update)
     predictions = servable.task.from_outputs(outputs, servable.labels)
-    metrics = servable.task.score(predictions, references, servable.labels)
+    metrics = evaluation.scores_with_intervals(servable.task, predictions, references, servable.labels)
     if not options.json:
         print(f"{split}: {len(records):,} examples  " + "  ".join(_shown(metrics)))
     return DONE, {

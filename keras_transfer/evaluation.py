@@ -89,7 +89,18 @@ def evaluate(
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Scores and predictions of one split, over every record of it."""
     predictions, mean_loss = predictor(task, examples, labels, batch_size, progress)
-    return {**task.score(predictions, task.references(records, labels), labels), "loss": mean_loss}, predictions
+    scores = scores_with_intervals(task, predictions, task.references(records, labels), labels)
+    return {**scores, "loss": mean_loss}, predictions
+
+
+def scores_with_intervals(
+    task: Task, predictions: Sequence[Any], references: Sequence[Any], labels: Labels
+) -> dict[str, Any]:
+    """The scores of a split, and under `intervals` the 95 % bootstrap interval of the main ones."""
+    return {
+        **task.score(predictions, references, labels),
+        "intervals": task.intervals(predictions, references, labels),
+    }
 
 
 def _by_id(ids: Sequence[str], parts: Sequence[Any]) -> list[list[Any]]:

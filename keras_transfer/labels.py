@@ -35,7 +35,7 @@ class Labels:
             for name in label if isinstance(label, tuple) else (label,):
                 target[self.index(name)] = 1.0
             return target
-        return np.int32(self.index(label))
+        return np.asarray(self.index(label), np.int32)
 
     def index(self, name: str) -> int:
         """The class index of a name.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer import exported, run_record
+from keras_transfer import backbones, exported, run_record
 from keras_transfer.data.pipeline import unwrap
 from keras_transfer.data.records import Record
 from keras_transfer.labels import Labels
@@ -50,8 +50,9 @@ def open_model(path: str | Path) -> Servable:
         run = run_record.load(path)
         run.require_model()
         task = get_task(run.task)
-        model = run.model
-        serving = task.serving(lambda inputs: model(unwrap(inputs), training=False), run.labels, run.recipe)
+        model, wrapper = run.model, backbones.find_wrapper(run.model)
+        backbone = backbones.from_wrapper(wrapper) if wrapper is not None else None
+        serving = task.serving(lambda inputs: model(unwrap(inputs), training=False), run.labels, run.recipe, backbone)
         return Servable(path, task, run.recipe, run.labels, serving.signatures["serving_default"])
     found = exported.describe_version(path)
     recipe, labels = Recipe.from_dict(found["recipe"]), found["labels"]

@@ -14,6 +14,7 @@ from keras_transfer import backbones, run_record
 from keras_transfer.backbones import Backbone
 from keras_transfer.data.records import Splits
 from keras_transfer.export import publish
+from keras_transfer.exported import label_files
 from keras_transfer.run_record import Run
 from keras_transfer.tasks import get_task
 from keras_transfer.tasks.base import Task
@@ -82,8 +83,7 @@ def extra_files(run: Run) -> dict[str, str]:
     metrics = {"metrics": run.metrics, "metrics_by_split": run.metrics_by_split, "run": run.path.name}
     return {
         "recipe.json": run.recipe.to_json(),
-        "labels.txt": "".join(f"{name}\n" for name in run.labels.names),
-        "labels.json": json.dumps(run.labels.to_dict(), indent=2),
+        **label_files(run.labels),
         "metrics.json": json.dumps(run_record.finite(metrics), indent=2),
         "LICENCE-weights.txt": f"{run.data.get('weights', '')}\n{run.data.get('licence', '')}\n",
     }

@@ -21,7 +21,7 @@ from keras_transfer.progress import Clock, Log
 from keras_transfer.recipe import Recipe
 from keras_transfer.run_record import Run
 from keras_transfer.tasks import get_task
-from keras_transfer.tasks.base import Examples, Task
+from keras_transfer.tasks.base import Examples, FitsInputs, Task
 from keras_transfer.training_loop import History, Watch
 
 
@@ -82,7 +82,7 @@ def fit(
     keras.utils.set_random_seed(prepared.recipe.seed)
     with placed.strategy.scope():
         backbone = load_backbone(prepared, log)
-        prepared = replace(prepared, recipe=_with_size(prepared.recipe, backbone))
+        prepared = replace(prepared, recipe=_with_size(prepared, backbone, log))
         joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
     planning.say(planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model), placed, log)
     run = _start_run(prepared, backbone, earlier, log)
@@ -112,6 +112,7 @@ def plan(recipe_or_source: Any, *, log: Log | None = None, **overrides: Any) -> 
     prepared = prepare(recipe, log, records)
     placed = devices.set_up(prepared.recipe.devices)
     backbone = backbones.load(replace(prepared.recipe.backbone, weights="none"))
+    prepared = replace(prepared, recipe=_with_size(prepared, backbone, log))
     joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
     found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model)
     planning.say(found, placed, log)
@@ -148,8 +149,14 @@ def build(recipe: Recipe, labels: Labels | list[str]) -> keras.Model:
     return join(task, backbones.load(recipe.backbone), labels, recipe).model
 
 
-def _with_size(recipe: Recipe, backbone: Backbone) -> Recipe:
-    """The recipe with the input size that the backbone has."""
+def _with_size(prepared: Prepared, backbone: Backbone, log: Log) -> Recipe:
+    """The recipe with the input size that the backbone has, and that the training examples advise."""
+    recipe, task = prepared.recipe, prepared.task
+    if isinstance(task, FitsInputs):
+        recipe, lines = task.fit_inputs(recipe, backbone, prepared.splits.train)
+        for line in lines:
+            log.say(line)
+        return recipe
     spec = replace(recipe.backbone, image_size=backbone.image_size, sequence_length=backbone.sequence_length)
     return replace(recipe, backbone=spec)
 

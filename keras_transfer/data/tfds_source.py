@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
 import os
 import shutil
 import socket
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -125,7 +127,8 @@ def _prepare(builder: Any, name: str) -> None:
             find("disk_full", "stop", message, mend=f"Make room, or set {DIRECTORY_VARIABLE} to a larger disk")
         )
     try:
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+            builder.download_and_prepare()
     except Exception as error:  # whatever a data set's own code and the network raise
         message = f"tfds:{name} is not prepared, and preparing it failed: {type(error).__name__}: {_first_line(error)}"
         raise DataError(find("not_prepared", "stop", message, [str(where)], mend)) from error

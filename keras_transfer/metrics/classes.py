@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer.metrics.ranking import auroc, average_precision, curve
+
 CALIBRATION_BINS = 15
 """Guo et al., On Calibration of Modern Neural Networks (2017)."""
 
@@ -217,30 +219,6 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
     return float(abs(gap).sum() / len(targets))
 
 
-def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    """Area under the ROC curve: the chance that a positive outranks a negative, ties counting half; None without both.
-
-    Mann and Whitney, On a test of whether one of two random variables is stochastically larger (1947).
-    """
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
-    if not positives or not negatives:
-        return None
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    total = ranks[place.ravel()[positive]].sum()
-    return float((total - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-def average_precision(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    """Precision at each distinct score, weighted by the recall gained there; None without positives."""
-    if not positive.any():
-        return None
-    hits, given, _ = _curve(scores, positive)
-    gains = np.diff(hits, prepend=0)
-    return float((gains * hits / given).sum() / hits[-1])
-
-
 def rating_values(names: Sequence[str]) -> np.ndarray:
     """The ratings' values, float [C], where all names are numbers; else 0, 1, 2 and so on."""
     try:
@@ -266,17 +244,9 @@ def quadratic_kappa(targets: np.ndarray, predicted: np.ndarray, counts: np.ndarr
         return np.asarray(np.where(chance > 0, 1 - seen / chance, np.nan))
 
 
-def _curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At each distinct score, from the highest: positives among those at or above it, their number, the score."""
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    last = np.append(ranked[1:] != ranked[:-1], True)
-    return np.cumsum(positive[order])[last], np.arange(1, len(scores) + 1)[last], ranked[last]
-
-
 def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
     """The threshold with the best F1."""
-    hits, given, distinct = _curve(scores, positive)
+    hits, given, distinct = curve(scores, positive)
     below = np.append(distinct[1:], 0.0)
     middle = ((distinct.astype(np.float64) + below) / 2).astype(np.float32)
     # Between neighbours in float32 the middle is one of them: it must be the upper.

@@ -16,6 +16,11 @@ TASKS: dict[str, tuple[str, str, str]] = {
         "ImageClassification",
         "one or several labels for an image",
     ),
+    "text_classification": (
+        "keras_transfer.tasks.text_classification",
+        "TextClassification",
+        "one or several labels, or a rating, for a text or a pair of texts",
+    ),
 }
 
 

@@ -47,6 +47,9 @@ class Examples:
     """Hash of all that decides the inputs (records, size, resize, tokenizer): the identity of a cache of features."""
     augment: Callable[[Tensors, Tensors, tf.Tensor], tuple[Tensors, Tensors]] | None = None
     """Traced: (inputs, targets, int32 [2] seed of this example and epoch) -> one augmented example."""
+    load_batch: Callable[[tf.Tensor, tf.Tensor], tuple[Tensors, Tensors]] | None = None
+    """Traced: (int64 [B], int32 scalar of `bucket_lengths` or 0) -> a whole batch, where that is cheaper than `load`;
+    used where nothing is augmented."""
     augment_batch: Callable[[Tensors, Tensors, tf.Tensor], tuple[Tensors, Tensors]] | None = None
     """Traced: (inputs [B, …], targets [B, …], int32 [B, 2] seeds) -> a mixed batch (MixUp, CutMix, Mosaic)."""
 
@@ -64,6 +67,15 @@ class Serving:
     """Trackables (tables, tokenizers) that the signatures use."""
     warmup: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """One small request a signature, by input name."""
+
+
+@runtime_checkable
+class FitsInputs(Protocol):
+    """A task whose inputs depend on the data, such as on the lengths of the texts."""
+
+    def fit_inputs(self, recipe: Recipe, backbone: Backbone, train: Sequence[Record]) -> tuple[Recipe, list[str]]:
+        """The recipe with what the training examples decide about inputs, and lines that say so."""
+        ...
 
 
 @runtime_checkable
@@ -127,6 +139,12 @@ class Task(Protocol):
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], labels: Labels
     ) -> dict[str, Any]:
         """Metrics by name; numbers, but for `confusion_matrix`, `intervals` and the like. JSON values only."""
+        ...
+
+    def intervals(
+        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], labels: Labels
+    ) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals of the main scores, by name."""
         ...
 
     def calibrate(

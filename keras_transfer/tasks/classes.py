@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from keras_transfer.data.records import Record
 from keras_transfer.labels import Labels, sort_names
-from keras_transfer.metrics import classes as metrics
+from keras_transfer.metrics import classes
+from keras_transfer.metrics import intervals as bootstrapped
 from keras_transfer.recipe import Recipe
 from keras_transfer.tasks.base import Tensors
 
@@ -127,14 +128,30 @@ def score(
     predictions: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], labels: Labels
 ) -> dict[str, Any]:
     """Metrics of classes; see `metrics.classes`."""
+    return _measured(classes, predictions, answers, labels)
+
+
+def intervals(
+    predictions: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], labels: Labels
+) -> dict[str, tuple[float, float]]:
+    """95 % bootstrap intervals of the main scores; see `metrics.intervals`."""
+    return _measured(bootstrapped, predictions, answers, labels)
+
+
+def _measured(measures: Any, predictions: Sequence[Mapping[str, Any]], answers: Any, labels: Labels) -> dict[str, Any]:
+    """The scores, or their intervals, for the kind of the labels: both modules have the same functions."""
     probabilities = np.stack([prediction["probabilities"] for prediction in predictions])
     targets = np.stack([answer["label"] for answer in answers])
     if labels.kind == "multi":
-        thresholds = np.asarray(labels.thresholds or [0.5] * len(labels))
-        return metrics.multi_label(probabilities, targets, thresholds, labels.names)
+        return measures.multi_label(probabilities, targets, thresholds(labels), labels.names)
     if labels.kind == "ordinal":
-        return metrics.ordinal(probabilities, targets, labels.names)
-    return metrics.single_label(probabilities, targets, labels.names)
+        return measures.ordinal(probabilities, targets, labels.names)
+    return measures.single_label(probabilities, targets, labels.names)
+
+
+def thresholds(labels: Labels) -> np.ndarray:
+    """float32 [C]: the probability from which each label is given."""
+    return np.asarray(labels.thresholds or [0.5] * len(labels), np.float32)
 
 
 def calibrate(predictions: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], labels: Labels) -> Labels:
@@ -143,7 +160,7 @@ def calibrate(predictions: Sequence[Mapping[str, Any]], answers: Sequence[Mappin
         return labels
     probabilities = np.stack([prediction["probabilities"] for prediction in predictions])
     return labels.with_thresholds(
-        metrics.choose_thresholds(probabilities, np.stack([answer["label"] for answer in answers]))
+        classes.choose_thresholds(probabilities, np.stack([answer["label"] for answer in answers]))
     )
 
 
@@ -157,7 +174,7 @@ def answer_tensors(logits: Any, labels: Labels) -> dict[str, tf.Tensor]:
             "probability": tf.reduce_max(probabilities, axis=-1),
             "probabilities": probabilities,
         }
-    given = probabilities >= tf.constant(labels.thresholds or [0.5] * len(labels), tf.float32)
+    given = probabilities >= tf.constant(thresholds(labels))
     # Given labels first, by probability; the rest of the row is "".
     order = tf.argsort(tf.where(given, probabilities, probabilities - 2.0), axis=-1, direction="DESCENDING")
     kept = tf.gather(given, order, batch_dims=1)

@@ -142,6 +142,12 @@ class ImageClassification:
         """Accuracy, macro-F1 and the like; see `metrics.classes`."""
         return classes.score(predictions, references, labels)
 
+    def intervals(
+        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], labels: Labels
+    ) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals; see `metrics.intervals`."""
+        return classes.intervals(predictions, references, labels)
+
     def calibrate(
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], labels: Labels
     ) -> Labels:

@@ -137,6 +137,10 @@ class Tokenizer:
         """The ids of each text, int32 [tokens], without special tokens."""
         return [row for batch in _batches(texts) for row in _rows(self._ids(batch))]
 
+    def encode_ragged(self, texts: Sequence[str]) -> tf.RaggedTensor:
+        """The same as one int32 [texts, None]."""
+        return self._ids(tf.constant(list(texts), tf.string, shape=[len(texts)]))
+
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(ids, starts, ends) of each text, int32 [tokens] each; offsets in bytes of the text as UTF-8."""
         return [

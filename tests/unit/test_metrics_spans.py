@@ -137,6 +137,12 @@ def test_no_answer_threshold_lies_between_questions() -> None:
     assert (threshold, score) == (1.0, 1.0)
 
 
+def test_no_answer_threshold_answers_where_it_makes_no_difference() -> None:
+    threshold, score = spans.choose_no_answer_threshold([-2.0, 1.0, 4.0], [1, 0, 0], [True, True, True])
+    assert threshold > 4
+    assert score == pytest.approx(1 / 3)
+
+
 def test_no_answer_threshold_without_questions_of_a_kind() -> None:
     everything, score = spans.choose_no_answer_threshold([-2.0, 5.0], [1, 0.5], [True, True])
     assert everything > 5

@@ -1,0 +1,72 @@
+"""Offsets: where the tokens of a text stand in it, in characters, as one graph for training and exports alike.
+
+A character is a Unicode code point, as in Python's `str`: an emoji of several joined code points counts as several, a
+Windows line end as two. Tokenizers count bytes of UTF-8 instead, and byte-level ones cut inside a character.
+"""
+
+from __future__ import annotations
+
+import re
+
+import tensorflow as tf
+
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+_SPACES = (9, 10, 11, 12, 13, 32)  # in ASCII; a byte-level token carries the space before its word
+
+
+def encodable(text: str) -> str:
+    """The text with U+FFFD for halves of surrogate pairs (JSON can hold them, UTF-8 cannot); as long as before."""
+    return _LONE_SURROGATES.sub("\ufffd", text)
+
+
+def repaired(texts: tf.Tensor) -> tf.Tensor:
+    """string [N] with U+FFFD where bytes are no UTF-8, as the tokenizers read it."""
+    return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+
+
+def graph_characters(
+    texts: tf.Tensor, starts: tf.RaggedTensor, ends: tf.RaggedTensor
+) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+    """Tokens' places in characters, the white space around them left out.
+
+    A token that begins or ends inside a character has that character whole.
+
+    Args:
+        texts: string [N], valid UTF-8; N may be 0.
+        starts: int32 [N, None], first byte of each token.
+        ends: int32 [N, None], byte after the last of each token.
+
+    Returns:
+        The first character of each token and the one after its last, int32 [N, None] each. Both are equal for a token
+        of nothing but white space.
+    """
+    data = tf.reshape(tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8), [-1])
+    total = tf.size(data)
+    base = tf.gather(tf.cumsum(tf.strings.length(texts), exclusive=True), starts.value_rowids())
+    first, last = base + starts.values, base + ends.values
+    # Of each byte: how many bytes before it are no space; then the number of a byte among these gives its place.
+    solid = tf.reduce_all(data[:, None] != tf.constant(_SPACES, tf.uint8), axis=1)
+    solid_before = _counts(solid)
+    places = tf.concat([tf.reshape(tf.where(solid), [-1]), [tf.cast(total, tf.int64)]], 0)
+    places = tf.cast(places, tf.int32)
+    trimmed = tf.minimum(tf.gather(places, tf.gather(solid_before, first)), last)
+    ending = tf.gather(solid_before, last)
+    last = tf.maximum(tf.where(ending > 0, tf.gather(places, tf.maximum(ending - 1, 0)) + 1, 0), trimmed)
+    # A byte 10xxxxxx goes on with a character; every other one begins one.
+    begun = _counts(tf.bitwise.bitwise_and(data, tf.constant(0xC0, tf.uint8)) != 0x80)
+    zero = tf.gather(begun, base)
+    from_character = tf.gather(begun, tf.minimum(trimmed + 1, total)) - 1
+    from_character = tf.where(last > trimmed, from_character, tf.gather(begun, trimmed))
+    to_character = tf.gather(begun, last)
+    return starts.with_values(from_character - zero), ends.with_values(to_character - zero)
+
+
+def graph_slices(texts: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
+    """string [N] -> the characters from `starts` to before `ends`, int32 [N] each; "" where the start is below 0."""
+    texts = tf.where(starts < 0, "", texts)
+    return tf.strings.substr(texts, tf.maximum(starts, 0), tf.maximum(ends - starts, 0), unit="UTF8_CHAR")
+
+
+def _counts(flags: tf.Tensor) -> tf.Tensor:
+    """bool [n] -> int32 [n + 1]: how many are true before each."""
+    return tf.concat([[0], tf.cumsum(tf.cast(flags, tf.int32))], 0)
