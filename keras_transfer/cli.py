@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import io
 import json
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_transfer.commands import FAILED, UsageError
 from keras_transfer.recipe import RecipeError
 
 USAGE, INTERRUPTED, TERMINATED = 2, 130, 143
+
+TAKE_FIELDS = ("fit", "evaluate", "predict", "check")
+"""Commands that take recipe fields (`--head.epochs 2`) beside their own options."""
 
 # Name, what it does, an example.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -40,35 +45,50 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser()
+    _open_closed_streams()
+    parser, commands = _parser()
     try:
-        options, rest = parser.parse_known_args(words)
+        words, fields = _split_words(words, commands)
+        options = parser.parse_args(words)
     except SystemExit as stop:
         return int(stop.code or 0)
+    except UsageError as error:
+        print(f"keras-transfer: {error}", file=sys.stderr)
+        return USAGE
     if not options.command:
         parser.print_help()
         return USAGE
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
-    signal.signal(signal.SIGTERM, _terminate)
+    with _stopped_by_sigterm():
+        return _status_of(options, fields)
+
+
+def _status_of(options: argparse.Namespace, fields: Sequence[str]) -> int:
+    """Runs the command; what goes wrong becomes one clear message and an exit status."""
     try:
-        options.overrides = _overrides(options.command, rest)
+        options.overrides = _overrides(fields)
         return _run(options)
-    except UsageError as error:
-        print(f"keras-transfer {options.command}: {error}", file=sys.stderr)
-        return USAGE
     except BrokenPipeError:
         # The reader of standard output went away: nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return FAILED
     except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped", file=sys.stderr)
+        _report(options, str(stop) or "stopped", getattr(stop, "run", None))
         return TERMINATED if _Terminated.received else INTERRUPTED
     except Exception as error:
         if options.debug:
             traceback.print_exc()
-        print(f"keras-transfer {options.command}: {_reason(error)}", file=sys.stderr)
-        return FAILED
+        usage = isinstance(error, UsageError | RecipeError)
+        _report(options, f"keras-transfer {options.command}: {_reason(error)}")
+        return USAGE if usage else FAILED
+
+
+def _report(options: argparse.Namespace, message: str, run: Any = None) -> None:
+    """What went wrong, on standard error; with --json also as the object on standard output."""
+    print(message, file=sys.stderr, flush=True)
+    if options.json:
+        print(json.dumps({"error": message, **({"run": str(run.path)} if run is not None else {})}), flush=True)
 
 
 def fit_script() -> int:
@@ -80,14 +100,40 @@ class _Terminated:
     received = False
 
 
-def _terminate(number: int, frame: Any) -> None:
-    """SIGTERM ends a training as Ctrl-C does, after its state is saved."""
-    _Terminated.received = True
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends a training as Ctrl-C does, after its state is saved; a second one does not disturb the saving."""
+    _Terminated.received = False
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: Any) -> None:
+        if not _Terminated.received:
+            _Terminated.received = True
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _open_closed_streams() -> None:
+    """Makes standard streams that take any text: one may be closed, or unable to write the name of a file."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _reason(error: Exception) -> str:
     """The one clear message of an error."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return f"out of memory. Lower --data.batch_size or --backbone.image_size. ({str(error).splitlines()[:1]})"
     if isinstance(error, ValueError | OSError | RuntimeError | ImportError) and str(error):
         return str(error)
     return f"{type(error).__name__}: {error}. This is a fault of keras_transfer; --debug shows where"
@@ -101,21 +147,60 @@ def _run(options: argparse.Namespace) -> int:
     if not options.json:
         status, _ = command(options)
         return int(status)
+    from keras_transfer.run_record import finite
+
     out = sys.stdout
     # Libraries that print would spoil the one JSON object, so all else goes to standard error.
     with contextlib.redirect_stdout(sys.stderr):
         status, result = command(options)
-    print(json.dumps(result), file=out, flush=True)
+    print(json.dumps(finite(result)), file=out, flush=True)
     return int(status)
 
 
-def _overrides(command: str, words: Sequence[str]) -> dict[str, str]:
-    """Recipe fields from the rest of the command line."""
+def _split_words(
+    words: Sequence[str], commands: dict[str, argparse.ArgumentParser]
+) -> tuple[list[str], list[str]]:
+    """The words that argparse reads, and those that are recipe fields with their values.
+
+    Argparse does not know the fields, and would take the value of one that stands before SOURCE for SOURCE.
+
+    Raises:
+        UsageError: no such command, or an option that is near to one.
+    """
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is None:
+        return list(words), []
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, 1)
+        raise UsageError(
+            f"no such command: {name!r}; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(commands)}")
+        )
+    known = commands[name]._option_string_actions
+    kept, fields, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        option, equals, _ = word.partition("=")
+        if word == "--":
+            return [*kept, word, *rest], fields
+        if name not in TAKE_FIELDS or not word.startswith("--") or option in known or option == "--version":
+            kept.append(word)
+            continue
+        near = difflib.get_close_matches(option, known, 1, cutoff=0.8)
+        if near and "." not in option:
+            raise UsageError(f"{name}: no such option: {option}; did you mean {near[0]}?")
+        fields.append(word)
+        if not equals and rest and not rest[0].startswith("--"):
+            fields.append(rest.pop(0))
+    return kept, fields
+
+
+def _overrides(words: Sequence[str]) -> dict[str, str]:
+    """Recipe fields from the command line."""
     from keras_transfer.recipe import Recipe, override
     from keras_transfer.recipe_file import parse_overrides
 
-    if words and command not in ("fit", "check", "evaluate", "predict"):
-        raise UsageError(f"unrecognised: {' '.join(words)}. --help shows what it takes")
+    if not words:
+        return {}
     try:
         changes = parse_overrides(words)
         override(Recipe(), changes)
@@ -126,8 +211,8 @@ def _overrides(command: str, words: Sequence[str]) -> dict[str, str]:
     return changes
 
 
-def _parser() -> argparse.ArgumentParser:
-    """All commands with their options."""
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of all commands, and each command's own."""
     parser = argparse.ArgumentParser(
         prog="keras-transfer",
         description="Transfer learning for Keras and TensorFlow: labelled data in, a fine-tuned and served model out.",
@@ -135,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    made = {}
+    made: dict[str, argparse.ArgumentParser] = {}
     for name, (what, example) in COMMANDS.items():
         sub = commands.add_parser(
             name,
@@ -168,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     made["check"].add_argument("data", help="labelled data, as for fit")
     made["layers"].add_argument("backbone", help="a name that `keras-transfer backbones` lists")
     made["layers"].add_argument("--trainable", help="also count what this toggle would train")
-    return parser
+    return parser, made
 
 
 def _wants_help() -> bool:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_transfer import silence
+
 DONE, FAILED = 0, 1
 
 Result = tuple[int, Any]
@@ -25,27 +27,29 @@ class UsageError(ValueError):
 
 def fit(options: argparse.Namespace) -> Result:
     """Train, measure and publish."""
-    from keras_transfer import transfer
+    from keras_transfer import recipe as recipes
     from keras_transfer.progress import Log
-    from keras_transfer.recipe import Recipe, override
     from keras_transfer.recipe_file import load_recipe
 
-    log = Log()
-    if options.resume:
-        if options.source or options.overrides:
-            raise UsageError("--resume goes on with the run's own recipe; leave SOURCE and fields out")
-        run = transfer.fit("", resume=options.resume, log=log)
-    else:
-        if not options.source:
-            raise UsageError("expected SOURCE: a recipe file, a folder, a file, tfds:NAME or sample:NAME")
+    if options.resume and (options.source or options.overrides or options.dry_run):
+        raise UsageError("--resume goes on with the run's own recipe; leave SOURCE, fields and --dry-run out")
+    if not options.source and not options.resume:
+        raise UsageError("expected SOURCE: a recipe file, a folder, a file, tfds:NAME or sample:NAME")
+    recipe: Any = ""
+    if not options.resume:
         if options.source.endswith(".py"):
             recipe = load_recipe(options.source, options.overrides)
-            recipe = recipe if recipe.name else override(recipe, {"name": Path(options.source).stem})
+            recipe = recipe if recipe.name else recipes.override(recipe, {"name": Path(options.source).stem})
         else:
-            recipe = override(Recipe(), {"data.source": options.source, **options.overrides})
-        if options.dry_run:
-            return DONE, transfer.plan(recipe, log=log).to_json()
-        run = transfer.fit(recipe, log=log)
+            recipe = recipes.override(recipes.Recipe(), {"data.source": options.source, **options.overrides})
+        recipes.check(recipe)
+    silence.import_tensorflow()
+    from keras_transfer import transfer
+
+    if options.dry_run:
+        plan = transfer.plan(recipe, log=Log())
+        return DONE, plan.to_json()
+    run = transfer.fit(recipe, resume=options.resume, log=Log())
     if not options.json:
         _print_run(run)
     return DONE, run.to_json()
@@ -72,6 +76,7 @@ def _shown(scores: dict[str, Any]) -> Iterator[str]:
 
 def evaluate(options: argparse.Namespace) -> Result:
     """Score a run or an export on labelled data."""
+    silence.import_tensorflow()
     from keras_transfer import evaluation, prediction
     from keras_transfer.data import checks, sources
     from keras_transfer.progress import Log
@@ -88,7 +93,8 @@ def evaluate(options: argparse.Namespace) -> Result:
     elif split in raw:
         records = list(raw[split])
     else:
-        raise ValueError(f"--split: expected one of {', '.join([*raw, 'all'])}. Received: {split!r}.")
+        known = dict.fromkeys([*raw, "all"])
+        raise ValueError(f"--split: expected one of {', '.join(known)}. Received: {split!r}.")
     references = servable.task.references(records, servable.labels)
     with log.bar(f"scoring {split}", len(records)) as update:
         outputs = prediction.outputs_of(servable, records, update)
@@ -107,10 +113,13 @@ def evaluate(options: argparse.Namespace) -> Result:
 
 def predict(options: argparse.Namespace) -> Result:
     """Answer for files, folders or lines; one JSON line an input."""
-    from keras_transfer import prediction
-
     if options.output and Path(options.output).suffix not in (".csv", ".jsonl"):
         raise UsageError(f"--output: expected a file that ends in .csv or .jsonl. Received: {options.output!r}")
+    if "-" in options.inputs and sys.stdin is None:
+        raise UsageError("-: expected lines on standard input. Received: standard input is closed")
+    silence.import_tensorflow()
+    from keras_transfer import prediction
+
     servable = prediction.open_model(options.model)
     inputs = servable.task.read_inputs(options.inputs)
     if not inputs:
@@ -121,7 +130,7 @@ def predict(options: argparse.Namespace) -> Result:
         errors += "error" in row
         answers.append(row)
         if not options.output:
-            print(json.dumps(row, ensure_ascii=False), flush=True)
+            print(_line(row, sys.stdout.encoding), flush=True)
     if options.output:
         _write_rows(Path(options.output), answers)
     if errors:
@@ -132,15 +141,26 @@ def predict(options: argparse.Namespace) -> Result:
     return FAILED if errors else DONE, result
 
 
+def _line(row: dict[str, Any], encoding: str | None) -> str:
+    """One answer as JSON, in ASCII where the reader's encoding lacks a letter."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return line
+
+
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """All rows to a file, beside and renamed."""
     beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("w", encoding="utf-8", newline="") as file:
+    # A file's name may be no text in UTF-8; it is then written as the bytes that it is.
+    with beside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         if path.suffix == ".jsonl":
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            file.writelines(_line(row, "utf-8") + "\n" for row in rows)
         else:
             flat = [_flat(row) for row in rows]
-            columns = list(dict.fromkeys(name for row in flat for name in row))
+            columns = sorted(dict.fromkeys(name for row in flat for name in row), key=lambda name: name == "error")
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(flat)
@@ -160,6 +180,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def export(options: argparse.Namespace) -> Result:
     """Publish a run as a new version."""
+    silence.import_tensorflow()
     from keras_transfer import run_export, run_record
 
     run = run_record.load(options.run)
@@ -171,23 +192,30 @@ def export(options: argparse.Namespace) -> Result:
 
 def runs(options: argparse.Namespace) -> Result:
     """List the runs, side by side."""
-    from rich.console import Console
-    from rich.table import Table
-
     from keras_transfer.run_record import list_runs
 
     found = list_runs(options.directory)
-    table = Table("run", "status", "task", "backbone", "test", "seconds")
-    for run in found:
-        scores = [f"{name} {value:.4f}" for name, value in run.metrics.items() if isinstance(value, float)][:2]
-        total = f"{run.seconds.get('total', 0):.0f}"
-        table.add_row(run.path.name, run.status, run.task, run.backbone, "  ".join(scores), total)
     if not options.json:
-        if found:
-            Console().print(table)
-        else:
+        _print_table([_run_row(run) for run in found])
+        if not found:
             print(f"no runs in {options.directory}")
-    return DONE, {"runs": [{**run.to_json(), "status": run.status} for run in found]}
+    return DONE, {"runs": [{**run.to_json(), "status": run.status, "error": run.error} for run in found]}
+
+
+def _run_row(run: Any) -> dict[str, Any]:
+    """What tells one run from another, and its first scores."""
+    scores = [(name, value) for name, value in run.metrics.items() if isinstance(value, float)][:3]
+    return {
+        "run": run.path,
+        "status": run.status,
+        "task": run.task,
+        "backbone": run.backbone,
+        "examples": run.data.get("examples", {}).get("train", ""),
+        "head": run.recipe.head.epochs if run.recipe.head.solver == "gradient" else run.recipe.head.solver,
+        "fine_tune": f"{run.recipe.fine_tune.trainable} x {run.recipe.fine_tune.epochs}",
+        "scores": "  ".join(f"{name} {value:.4f}" for name, value in scores) or run.error,
+        "seconds": f"{run.seconds.get('total', 0):.0f}",
+    }
 
 
 def cache(options: argparse.Namespace) -> Result:
@@ -218,6 +246,7 @@ def _bytes(folder: Path) -> int:
 
 def check(options: argparse.Namespace) -> Result:
     """Say what is wrong with the data."""
+    silence.import_tensorflow()
     from keras_transfer.data import checks
     from keras_transfer.recipe import Recipe, override
 
@@ -235,6 +264,7 @@ def check(options: argparse.Namespace) -> Result:
 
 def layers(options: argparse.Namespace) -> Result:
     """Blocks and layers of a backbone, and what `trainable` accepts."""
+    silence.import_tensorflow()
     from keras_transfer import backbones as loading
     from keras_transfer import freezing
     from keras_transfer.recipe import BackboneSpec
@@ -306,15 +336,14 @@ def samples(options: argparse.Namespace) -> Result:
 
 
 def _print_table(rows: Iterable[dict[str, Any]]) -> None:
-    """Rows of equal keys, for a person."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Rows of equal keys, for a person: columns that no width cuts, so that a name can be copied from them."""
     rows = list(rows)
-    table = Table(*(str(name) for name in rows[0]) if rows else ())
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    if not rows:
+        return
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _cell(value: Any) -> str:

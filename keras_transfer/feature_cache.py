@@ -1,18 +1,19 @@
-"""FeatureCache: outputs of the frozen prefix, computed once, on disk.
+"""FeatureCache: outputs of frozen layers, computed once, on disk; and what trains on them.
 
-Layout of one cache folder: `<cache>/features/<key>/<name>.npy`, one memory-mapped array a tensor of the structure,
-plus `cache.json` with the structure and how many rows are written. Rows are written in order and counted after they
-are flushed, so that a killed pass goes on where it stopped.
+What is frozen gives the same output each epoch, so that one inference pass serves all epochs, and all later runs on the
+same data. The form on disk is that of `feature_store`.
+
+Source of the idea: keras.io's transfer-learning guide ("a lighter, faster workflow": run the data through the frozen
+base once, and train a new model on the output).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,73 +22,125 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.data.pipeline import evaluation_batches, unwrap
-from keras_transfer.samples import cache_folder
+from keras_transfer.data.pipeline import evaluation_batches, training_batches, unwrap
+from keras_transfer.feature_store import CACHE_FORMAT, CacheTooLarge, FeatureCache, Leaf, Store, hold, release
+from keras_transfer.folding import numeric_part
 from keras_transfer.tasks.base import Examples
 from keras_transfer.weights import fingerprint
 
-CACHE_FORMAT = 1
+__all__ = ["CacheTooLarge", "CachedExamples", "FeatureCache", "View", "bytes_of_example", "compute", "gather_targets"]
+
 SECONDS_BETWEEN_MARKS = 5.0
+FOLD_FROM = 1_000
+"""Examples from which constants are folded: that takes some 1.5 s, and then saves about a fifth of the pass."""
+IN_MEMORY_BYTES = 64 * 2**20
+"""Features up to this size are read into memory once; above it memory does not grow with the data."""
+# Words of a layer's configuration that say nothing about its output in inference mode.
+_SILENT = {"trainable", "about", "build_config", "registered_name", "kernel_initializer", "bias_initializer"}
 
 
 @dataclass(frozen=True)
-class FeatureCache:
-    """Features of all examples of one split, in the order of the examples."""
+class View:
+    """One augmented view of every example: the one that a training with this seed sees in this epoch."""
 
-    folder: Path
-    arrays: Mapping[str, np.ndarray]
-    """Memory-mapped, [n, …], by flat name."""
-    template: Any
-    """The nested structure, with flat names as leaves."""
-
-    def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
-
-    @property
-    def bytes(self) -> int:
-        """Size on disk."""
-        return sum(array.nbytes for array in self.arrays.values())
-
-    def rows(self, index: Any) -> Any:
-        """The features of some examples, in the encoder's own structure."""
-        return tf.nest.map_structure(lambda name: self.arrays[name][index], self.template)
+    epoch: int
+    """From 0."""
+    seed: int
+    augmentation: str
+    """How it is augmented, as the recipe says it: part of the identity of the cache."""
+    batch_size: int
+    """Of the training, where batches mix examples (MixUp, CutMix); else of any pass."""
 
 
 class CachedExamples:
-    """Examples whose inputs are cached features: what a head trains on.
+    """Examples whose inputs are cached features: what a head, or the upper part of a network, trains on.
 
-    The same object as the joined model's examples for all else: ids, targets, meta, order.
+    All else is as in the examples that the features were made of: ids, order, meta, lengths, targets.
+
+    Args:
+        cache: the features; or one cache a view, of which each epoch takes the next.
+        examples: those that it was made of.
+        name: gives the features this name among the inputs; "" hands them over as they are.
+        extras: names of inputs of the examples to hand over as well, such as a padding mask.
     """
 
-    def __init__(self, cache: FeatureCache, examples: Examples):
+    augment = None
+    augment_batch = None
+
+    def __init__(
+        self,
+        cache: FeatureCache | Sequence[FeatureCache],
+        examples: Examples,
+        *,
+        name: str = "",
+        extras: Sequence[str] = (),
+    ):
+        self._views = [cache] if isinstance(cache, FeatureCache) else list(cache)
+        first = self._views[0]
         self.ids, self.meta, self.key = examples.ids, examples.meta, examples.key
-        self.lengths, self.bucket_lengths = None, ()
-        self.augment = self.augment_batch = None
-        self._cache = cache
-        self._targets = gather_targets(examples)
+        ragged = bool(first.ragged or extras)
+        self.lengths = examples.lengths if ragged else None
+        self.bucket_lengths = examples.bucket_lengths if ragged else ()
+        self._name, self._extras, self._examples = name, tuple(extras), examples
+        self._template = first.template
+        self._names = tf.nest.flatten(first.template)
+        own = {} if first.targets else {key: tf.constant(value) for key, value in gather_targets(examples).items()}
+        self._targets: dict[str, tf.Tensor] = own
+        total = sum(view.bytes for view in self._views)
+        # One view after another, so that a row of view v is row v * n + i.
+        self._held = None
+        if total <= IN_MEMORY_BYTES and not first.ragged:
+            self._held = {
+                name: tf.concat([tf.constant(np.asarray(view.arrays[name])) for view in self._views], 0)
+                for name in first.arrays
+            }
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def load(self, index: tf.Tensor) -> Any:
-        """One example; the pipeline prefers `load_batch`."""
-        inputs, targets = self.load_batch(index[None], tf.constant(0))
-        return tf.nest.map_structure(lambda x: x[0], (inputs, targets))
+        """One example; the pipeline prefers `load_view`."""
+        if self.lengths is not None:
+            length = tf.gather(tf.constant(self.lengths), index)
+        else:
+            length = tf.constant(0)
+        loaded = self.load_view(index[None], length, tf.constant(0))
+        return tf.nest.map_structure(lambda x: x[0], loaded)
 
-    def load_batch(self, index: tf.Tensor, length: tf.Tensor) -> Any:
-        """int64 [B] -> (features, targets) of those examples, read from the memory map."""
-        names = tf.nest.flatten(self._cache.template)
-        arrays = [self._cache.arrays[name] for name in names]
+    def load_view(self, index: tf.Tensor, length: tf.Tensor, epoch: tf.Tensor) -> Any:
+        """int64 [B], the length to pad to (0: none), the epoch -> (features, targets) of those examples."""
+        view = tf.cast(epoch, tf.int64) % len(self._views)
+        wanted = [*self._names, *self._views[0].targets.values()]
+        if self._held is not None:
+            rows = view * len(self) + index
+            flat = [tf.gather(self._held[name], rows) for name in wanted]
+        else:
+            flat = self._read(wanted, index, length, view)
+        features = tf.nest.pack_sequence_as(self._template, flat[: len(self._names)])
+        inputs = {self._name: features} if self._name else features
+        if self._extras:
+            loader = self._examples.load_batch
+            assert loader is not None
+            raw, _ = loader(index, length)
+            inputs |= {name: raw[name] for name in self._extras}
+        if self._views[0].targets:
+            return inputs, dict(zip(self._views[0].targets, flat[len(self._names) :], strict=True))
+        return inputs, {name: tf.gather(values, index) for name, values in self._targets.items()}
 
-        def read(rows: np.ndarray) -> list[np.ndarray]:
-            return [np.asarray(array[rows], np.float32) for array in arrays]
+    def _read(self, names: list[str], index: tf.Tensor, length: tf.Tensor, view: tf.Tensor) -> list[tf.Tensor]:
+        """Rows from the memory map."""
+        first = self._views[0]
 
-        flat = tf.numpy_function(read, [index], [tf.float32] * len(names))
-        for value, array in zip(flat, arrays, strict=True):
-            value.set_shape([index.shape[0], *array.shape[1:]])
-        inputs = tf.nest.pack_sequence_as(self._cache.template, flat)
-        targets = {name: tf.gather(values, index) for name, values in self._targets.items()}
-        return inputs, targets
+        def read(rows: np.ndarray, size: np.ndarray, number: np.ndarray) -> list[np.ndarray]:
+            return [self._views[int(number)].read(name, rows, int(size)) for name in names]
+
+        types = [tf.as_dtype(first.arrays[name].dtype) for name in names]
+        # Called eagerly, TensorFlow unpacks a list of one.
+        flat = tf.nest.flatten(tf.numpy_function(read, [index, length, view], types, stateful=False))
+        for value, name in zip(flat, names, strict=True):
+            middle = (None,) if name in first.ragged else ()
+            value.set_shape([index.shape[0], *middle, *first.arrays[name].shape[1:]])
+        return flat
 
 
 def gather_targets(examples: Examples) -> dict[str, np.ndarray]:
@@ -111,146 +164,232 @@ def compute(
     encoder: keras.Model,
     examples: Examples,
     *,
-    batch_size: int = 64,
+    batch_size: int = 0,
     directory: Path | None = None,
     progress: Callable[[int], None] | None = None,
     describe: str = "",
+    view: View | None = None,
 ) -> FeatureCache:
     """The features of all examples: read where they are cached, else computed in one pass and written as it streams.
 
+    Two processes that want the same features do not both compute them: the second one waits for the first, and goes on
+    where the first one stopped if that was killed.
+
     Args:
-        encoder: from raw inputs to features; called in inference mode.
-        examples: unaugmented examples with a `key`.
+        encoder: from raw inputs to features; called in inference mode, its weights folded into constants where the
+            pass is long enough.
+        examples: with a `key`.
+        batch_size: of the pass; 0 chooses by the device.
         directory: default `<cache folder>/features`.
         progress: called with the number of examples done.
+        describe: one line for people, for the list of caches.
+        view: an augmented view, whose targets are stored with it; None: the examples as they are.
 
-    Source of the idea: features of frozen layers never change, so each is computed once (keras.io transfer-learning
-    guide, "feature extraction").
+    Raises:
+        CacheTooLarge: the features do not fit into the budget.
+        ValueError: the examples have no key.
     """
-    directory = directory or cache_folder() / "features"
-    folder = directory / _key(encoder, examples)
-    opened = _open(folder, len(examples))
-    if opened is not None and opened[1] == len(examples):
-        os.utime(folder)
-        if progress:
-            progress(len(examples))
-        return opened[0]
-    return _fill(encoder, examples, folder, opened, batch_size, progress, describe)
+    store, key, count = Store(directory), identity(encoder, examples, view), len(examples)
+    used = store.use(key)
+    try:
+        found = store.open(key, count)
+        if found is None or not found.complete:
+            filled = store.fill(key)
+            try:
+                found = _fill(encoder, examples, store, key, batch_size or best_batch_size(), progress, describe, view)
+            finally:
+                release(filled)
+    except BaseException:
+        release(used)
+        raise
+    if progress:
+        progress(count)
+    return hold(found, used)
 
 
-def _key(encoder: keras.Model, examples: Examples) -> str:
-    """The identity of a cache: weights, architecture, examples, precision."""
+def bytes_of_example(encoder: keras.Model, examples: Examples) -> float:
+    """Bytes that one example's features take, on average."""
+    total = 0.0
+    for tensor in tf.nest.flatten(encoder.output):
+        leaf = _leaf(tensor, None, examples.lengths is not None)
+        tokens = float(np.mean(examples.lengths)) if leaf.ragged and examples.lengths is not None else 1.0
+        total += leaf.row_bytes() * tokens
+    return total
+
+
+def best_batch_size() -> int:
+    """Of an inference pass. A CPU is fastest while activations fit its caches; a GPU wants to be filled."""
+    return 128 if tf.config.list_logical_devices("GPU") else 32
+
+
+def encode_function(encoder: keras.Model, fold: bool) -> Callable[[Any], Any]:
+    """The encoder as a traced function of a batch's inputs."""
+    if fold and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return tf.function(numeric_part(encoder).call, reduce_retracing=True, autograph=False)
+    return tf.function(lambda inputs: encoder(inputs, training=False), reduce_retracing=True, autograph=False)
+
+
+def identity(encoder: keras.Model, examples: Examples, view: View | None = None) -> str:
+    """The identity of a cache: weights, architecture with preprocessing, examples, precision, view.
+
+    Raises:
+        ValueError: the examples have no key.
+    """
+    if not examples.key:
+        raise ValueError("examples.key: expected a hash of all that decides the inputs. Received: an empty one.")
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(f"{CACHE_FORMAT}|{examples.key}|{keras.config.dtype_policy().name}|".encode())
+    parts: list[Any] = [CACHE_FORMAT, examples.key, len(examples), keras.config.dtype_policy().name, view]
+    digest.update(repr(parts).encode())
+    if view is not None:
+        for name, values in sorted((examples.targets or {}).items()):
+            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    digest.update(_architecture(encoder).encode())
     digest.update(fingerprint(encoder).encode())
-    digest.update(repr([(layer.__class__.__name__, layer.name) for layer in encoder.layers]).encode())
     return digest.hexdigest()
 
 
-def _open(folder: Path, count: int) -> tuple[FeatureCache, int] | None:
-    """A cache with the number of rows that are written; None where there is none to go on with."""
+def _architecture(encoder: keras.Model) -> str:
+    """Layers with their settings and connections, whatever Keras called them in this process."""
     try:
-        mark = json.loads((folder / "cache.json").read_text())
-        if mark["format"] != CACHE_FORMAT or mark["count"] != count:
-            return None
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in mark["names"]}
-    except (OSError, ValueError, KeyError):
-        return None
-    template = tf.nest.pack_sequence_as(_from_json(mark["template"]), mark["names"])
-    return FeatureCache(folder, arrays, template), int(mark["written"])
+        config = encoder.get_config()
+    except Exception:  # any kind: a layer of the caller's own that cannot be saved; its name must do
+        return repr([(type(layer).__name__, layer.name) for layer in encoder.layers])
+    names: dict[str, str] = {}
+
+    def collect(part: Any) -> None:
+        if isinstance(part, Mapping):
+            name = part.get("name")
+            if isinstance(name, str) and re.search(r"_\d+$", name):
+                names.setdefault(name, f"{re.sub(r'_[0-9]+$', '', name)}#{len(names)}")
+            for value in part.values():
+                collect(value)
+        elif isinstance(part, list | tuple):
+            for value in part:
+                collect(value)
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {str(key): plain(value) for key, value in part.items() if key not in _SILENT}
+        if isinstance(part, list | tuple):
+            return [plain(value) for value in part]
+        return names.get(part, part) if isinstance(part, str) else part
+
+    collect(config)
+    return json.dumps(plain(config), sort_keys=True, default=str)
+
+
+class _Rest:
+    """The examples that a pass has still to do."""
+
+    augment = None
+    augment_batch = None
+
+    def __init__(self, examples: Examples, rows: np.ndarray):
+        self._rows = tf.constant(rows)
+        self.ids = [examples.ids[row] for row in rows]
+        self.lengths = None if examples.lengths is None else examples.lengths[rows]
+        self.bucket_lengths = examples.bucket_lengths
+        self._examples = examples
+        if getattr(examples, "load_batch", None) is not None:
+            self.load_batch = self._load_batch
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def load(self, index: tf.Tensor) -> Any:
+        """One example."""
+        return self._examples.load(tf.gather(self._rows, index))
+
+    def _load_batch(self, index: tf.Tensor, length: tf.Tensor) -> Any:
+        assert self._examples.load_batch is not None
+        return self._examples.load_batch(tf.gather(self._rows, index), length)
 
 
 def _fill(
     encoder: keras.Model,
     examples: Examples,
-    folder: Path,
-    opened: tuple[FeatureCache, int] | None,
+    store: Store,
+    key: str,
     batch_size: int,
     progress: Callable[[int], None] | None,
     describe: str,
+    view: View | None,
 ) -> FeatureCache:
     """Writes the rows that are missing."""
-    batches = evaluation_batches(examples, max(1, min(batch_size, len(examples))))
-    start = opened[1] // batches.batch_size if opened and examples.lengths is None else 0
-    cache = opened[0] if opened and start else None
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def encode(inputs: Any) -> Any:
-        return encoder(inputs, training=False)
-
-    done, marked = start * batches.batch_size, time.monotonic()
-    for batch in batches.dataset.skip(start):
-        features = encode(unwrap(batch["inputs"]))
-        rows = batch["index"].numpy()[batch["real"].numpy() > 0]
-        flat = [np.asarray(value, np.float32) for value in tf.nest.flatten(features)]
-        if cache is None:
-            cache = _create(folder, features, flat, examples, describe)
-        for array, value in zip((cache.arrays[n] for n in tf.nest.flatten(cache.template)), flat, strict=True):
-            array[rows] = value[: len(rows)]
-        done += len(rows)
-        if progress:
-            progress(done)
-        if time.monotonic() - marked > SECONDS_BETWEEN_MARKS:
-            _mark(cache, done, len(examples), describe)
-            marked = time.monotonic()
+    cache = store.open(key, len(examples))
+    if cache is not None and cache.complete:
+        return cache
+    done = int(cache.done.sum()) if cache is not None else 0
+    encode = encode_function(encoder, fold=len(examples) - done >= FOLD_FROM)
+    waiting: list[np.ndarray] = []
+    marked = time.monotonic()
+    try:
+        for batch, rows, kept in _batches(examples, cache, batch_size, view):
+            features = encode(unwrap(batch["inputs"]))
+            values = [_plain(value) for value in tf.nest.flatten(features)]
+            targets = {name: _plain(value) for name, value in batch["targets"].items()} if view else {}
+            if cache is None:
+                symbolic = tf.nest.flatten(encoder.output)
+                leaves = [_leaf(*pair, examples.lengths is not None) for pair in zip(symbolic, values, strict=True)]
+                cache = store.create(
+                    key,
+                    len(examples),
+                    leaves,
+                    features,
+                    targets={name: Leaf(value.shape[1:], value.dtype.name) for name, value in targets.items()},
+                    lengths=examples.lengths,
+                    describe=describe,
+                )
+            names = [*tf.nest.flatten(cache.template), *(cache.targets[name] for name in targets)]
+            for name, value in zip(names, [*values, *targets.values()], strict=True):
+                cache.write(name, rows, value[kept])
+            waiting.append(rows)
+            done += len(rows)
+            if progress:
+                progress(done)
+            if time.monotonic() - marked > SECONDS_BETWEEN_MARKS:
+                cache.mark(np.concatenate(waiting))
+                waiting, marked = [], time.monotonic()
+    finally:
+        if cache is not None and waiting:
+            cache.mark(np.concatenate(waiting))
     assert cache is not None
-    _mark(cache, len(examples), len(examples), describe)
     return cache
 
 
-def _create(folder: Path, features: Any, flat: list[np.ndarray], examples: Examples, describe: str) -> FeatureCache:
-    """Empty arrays on disk for all rows; checks the space first."""
-    needed = sum(value[0].nbytes for value in flat) * len(examples)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if needed > 0.95 * free:
-        raise OSError(
-            f"The feature cache needs {needed / 1e6:,.0f} MB in {folder.parent}. Expected so much free space. "
-            f"Received: {free / 1e6:,.0f} MB. Free some, set KERAS_TRANSFER_CACHE to another disk, or use cache off."
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    names = [f"t{number}" for number in range(len(flat))]
-    arrays = {
-        name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=(len(examples), *value.shape[1:])
-        )
-        for name, value in zip(names, flat, strict=True)
-    }
-    cache = FeatureCache(folder, arrays, tf.nest.pack_sequence_as(features, names))
-    _mark(cache, 0, len(examples), describe)
-    return cache
+def _batches(
+    examples: Examples, cache: FeatureCache | None, batch_size: int, view: View | None
+) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+    """What is missing, in batches: (batch, numbers of its examples to write, their places in the batch)."""
+    done = np.zeros(len(examples), np.bool_) if cache is None else np.array(cache.done)
+    if view is not None:
+        size = view.batch_size if examples.augment_batch is not None else batch_size
+        batches = training_batches(examples, min(size, len(examples)), view.seed, first_epoch=view.epoch)
+        for batch in batches.dataset.take(batches.steps):
+            index = batch["index"].numpy()
+            kept = np.flatnonzero((batch["real"].numpy() > 0) & ~done[index])
+            if len(kept):
+                yield batch, index[kept], kept
+        return
+    missing = np.flatnonzero(~done)
+    rest = examples if len(missing) == len(examples) else _Rest(examples, missing)
+    for batch in evaluation_batches(rest, min(batch_size, len(missing))).dataset:
+        kept = np.flatnonzero(batch["real"].numpy() > 0)
+        yield batch, missing[batch["index"].numpy()[kept]], kept
 
 
-def _mark(cache: FeatureCache, written: int, count: int, describe: str) -> None:
-    """Flushes the rows, then says how many there are."""
-    for array in cache.arrays.values():
-        array.flush()  # type: ignore[attr-defined]
-    mark = {
-        "format": CACHE_FORMAT,
-        "count": count,
-        "written": written,
-        "names": list(tf.nest.flatten(cache.template)),
-        "template": _to_json(cache.template),
-        "describe": describe,
-    }
-    beside = cache.folder / "cache.json.tmp"
-    beside.write_text(json.dumps(mark))
-    os.replace(beside, cache.folder / "cache.json")
+def _leaf(symbolic: Any, value: np.ndarray | None, lengths: bool) -> Leaf:
+    """How one tensor of an encoder is kept; an axis of open length is that of the examples, if they have lengths."""
+    shape = tuple(symbolic.shape[1:])
+    kind = value.dtype.name if value is not None else "float32"
+    if lengths and shape and shape[0] is None and None not in shape[1:]:
+        return Leaf(shape[1:], kind, ragged=True)
+    if value is not None:
+        return Leaf(value.shape[1:], kind)
+    return Leaf(tuple(side or 1 for side in shape), kind)
 
 
-def _to_json(template: Any) -> Any:
-    """A structure as JSON; integer keys (strides) survive as pairs."""
-    if isinstance(template, dict):
-        return {"pairs": [[key, _to_json(value)] for key, value in template.items()]}
-    if isinstance(template, (list, tuple)):
-        return {"items": [_to_json(value) for value in template]}
-    return template
-
-
-def _from_json(plain: Any) -> Any:
-    if isinstance(plain, dict) and "pairs" in plain:
-        return {key: _from_json(value) for key, value in plain["pairs"]}
-    if isinstance(plain, dict):
-        return [_from_json(value) for value in plain["items"]]
-    return plain
+def _plain(value: Any) -> np.ndarray:
+    """As NumPy: floats of any width as float32, which holds each of them exactly."""
+    array = value if value.dtype not in (tf.bfloat16, tf.float16) else tf.cast(value, tf.float32)
+    return np.asarray(array)

@@ -69,7 +69,7 @@ def train_head(
 ) -> History:
     """The head alone, by gradient descent on cached features."""
     validate = _validator(task, head, validation, labels, loss, recipe, strategy)
-    batches = training_batches(train, recipe.data.batch_size, recipe.seed)
+    batches = _batches(train, recipe, watch)
     primary = task.primary_metric
     return train_phase(head, batches, validate, recipe.head, loss, primary=primary, strategy=strategy, watch=watch)
 
@@ -95,7 +95,7 @@ def train_joined(
     policy = freezing.FreezePolicy.parse(phase.trainable)
     freezing.apply(backbone, policy, batchnorm=phase.batchnorm)
     before = freezing.snapshot(model)
-    batches = training_batches(train, recipe.data.batch_size, recipe.seed)
+    batches = _batches(train, recipe, watch)
     history = train_phase(
         model,
         batches,
@@ -109,6 +109,12 @@ def train_joined(
     )
     freezing.assert_only_changed(before, freezing.snapshot(model), history.trained)
     return history
+
+
+def _batches(train: Any, recipe: Recipe, watch: Watch) -> Batches:
+    """The training batches, from the epoch on that comes next."""
+    done = watch.restored.epoch if watch.restored else 0
+    return training_batches(train, recipe.data.batch_size, recipe.seed, first_epoch=done)
 
 
 def _validator(

@@ -54,6 +54,11 @@ def open_model(path: str | Path) -> Servable:
         backbone = backbones.from_wrapper(wrapper) if wrapper is not None else None
         serving = task.serving(lambda inputs: model(unwrap(inputs), training=False), run.labels, run.recipe, backbone)
         return Servable(path, task, run.recipe, run.labels, serving.signatures["serving_default"])
+    if not path.exists():
+        raise ValueError(
+            f"{path}: expected a run folder, an exported version (DIR/NAME/N) or a model base path (DIR/NAME). "
+            "Received: no such path. `keras-transfer runs` lists the runs and their exports."
+        )
     found = exported.describe_version(path)
     recipe, labels = Recipe.from_dict(found["recipe"]), found["labels"]
     signature = exported.load_signature(found["path"])

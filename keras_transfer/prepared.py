@@ -19,6 +19,10 @@ from keras_transfer.tasks import get_task
 from keras_transfer.tasks.base import Task
 
 
+WARNED_FILES = 3
+"""Files that a warning names before a training; `keras-transfer check` names more."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What is known before anything is trained."""
@@ -64,7 +68,7 @@ def prepare(recipe: Recipe, log: Log, given: Raw | None = None) -> Prepared:
     raw, findings = checks.check_source(recipe.data, recipe.task) if given is None else checks.check_raw(given, recipe.data)
     for finding in findings:
         if finding.severity == "warn":
-            log.warn(str(finding))
+            log.warn(str(replace(finding, files=finding.files[:WARNED_FILES])))
     checks.refuse(findings)
     assert raw is not None
     parts = splits.split(raw, recipe.data)

@@ -43,11 +43,11 @@ class Log:
         if self._path is None:
             self._held.append(line)
             return
-        with self._path.open("a", encoding="utf-8") as file:
+        with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    def bar(self, what: str, total: int) -> Iterator[Callable[..., None]]:
         """A bar with elapsed and remaining time; yields `update(done, text)`."""
         if self._quiet:
             yield lambda done, text="": None
@@ -67,7 +67,7 @@ class Log:
         else:
             yield self._lines(what, total)
 
-    def _lines(self, what: str, total: int) -> Callable[[int, str], None]:
+    def _lines(self, what: str, total: int) -> Callable[..., None]:
         """Without a terminal: a line now and then."""
         started = spoken = time.monotonic()
 

@@ -219,6 +219,22 @@ def load(path: str | Path) -> Run:
     )
 
 
+def load_to_resume(path: str | Path) -> Run:
+    """The run in a folder, to go on with.
+
+    Raises:
+        ValueError: no run there, or one that is done.
+    """
+    run = load(path)
+    if run.status == "done":
+        raise ValueError(
+            f"{run.path}: expected a run that was stopped or failed. Received: one that is done. Train anew with its "
+            f"weights: keras-transfer fit SOURCE --backbone.name run:{run.path}; publish it again: keras-transfer "
+            f"export {run.path}"
+        )
+    return run
+
+
 def list_runs(directory: str | Path) -> list[Run]:
     """All runs of a folder, the newest last; what is no run is left out."""
     found = []

@@ -119,6 +119,8 @@ def train_phase(
     try:
         if watch.restored is not None:
             first = _restore(watch.restored, model, optimizer, keeper, history)
+            if validate is not None and phase.patience and first - 1 - keeper.epoch >= phase.patience:
+                first, history.stopped = epochs + 1, "patience"
         elif validate is not None:
             row = {"epoch": 0, **_prefixed(validate())}
             history.epochs.append(row)

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import backbones, devices, evaluation, feature_cache, freezing, phases, planning, run_export
+from keras_transfer import backbones, devices, evaluation, feature_cache, freezing, phase_log, phases, planning, run_export
 from keras_transfer import recipe as recipes
 from keras_transfer import run_record
 from keras_transfer.backbones import Backbone
@@ -22,7 +22,6 @@ from keras_transfer.recipe import Recipe
 from keras_transfer.run_record import Run
 from keras_transfer.tasks import get_task
 from keras_transfer.tasks.base import Examples, FitsInputs, Task
-from keras_transfer.training_loop import History, Watch
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, run: Run):
         self.run = run
-        super().__init__(f"Stopped. Best weights so far: {run.path}. Go on: keras-transfer fit --resume {run.path}")
+        kept = f"Best weights so far: {run.path / 'model.keras'}. " if (run.path / "model.keras").exists() else ""
+        super().__init__(f"Stopped. {kept}Go on: keras-transfer fit --resume {run.path}")
 
 
 def fit(
@@ -73,7 +73,7 @@ def fit(
         Interrupted: after Ctrl-C, with the best weights kept.
     """
     log, clock = log or Log(), Clock()
-    earlier = run_record.load(resume) if resume is not None else None
+    earlier = run_record.load_to_resume(resume) if resume is not None else None
     given = earlier.recipe if earlier is not None else recipe_or_source
     recipe, records = recipe_of(given, overrides, label_names)
     with clock.part("data"):
@@ -231,7 +231,7 @@ def _train(
     if recipe.head.epochs:
         _train_head(run, prepared, joined, examples, validation, loss, placed, clock, log)
     if recipe.fine_tune.epochs:
-        with clock.part("fine_tune"), _watched(run, "fine_tune", task, log) as watch:
+        with clock.part("fine_tune"), phase_log.watched(run, "fine_tune", task, log) as watch:
             history = phases.train_joined(
                 joined.model,
                 joined.backbone,
@@ -246,7 +246,7 @@ def _train(
                 watch,
             )
         run.trainable["fine_tune"] = _count(joined.model, history.trained)
-        _finish_phase(run, "fine_tune", history, joined, log)
+        phase_log.finish(run, "fine_tune", history, joined.model, log)
 
 
 def _train_head(
@@ -268,7 +268,7 @@ def _train_head(
     augmented = examples["train"].augment is not None or examples["train"].augment_batch is not None
     run.trainable["head"] = sum(int(np.prod(v.shape)) for v in joined.head.trainable_variables)
     if solver == "gradient" and (recipe.cache == "off" or (augmented and recipe.cache != "features")):
-        with clock.part("head"), _watched(run, "head", task, log) as watch:
+        with clock.part("head"), phase_log.watched(run, "head", task, log) as watch:
             history = phases.train_joined(
                 joined.model,
                 joined.backbone,
@@ -282,7 +282,7 @@ def _train_head(
                 placed.strategy,
                 watch,
             )
-        _finish_phase(run, "head", history, joined, log)
+        phase_log.finish(run, "head", history, joined.model, log)
         return
     with clock.part("cache"):
         caches = {
@@ -310,7 +310,7 @@ def _train_head(
         )
         return
     cached = {name: feature_cache.CachedExamples(cache, examples[name]) for name, cache in caches.items()}
-    with clock.part("head"), _watched(run, "head", task, log) as watch:
+    with clock.part("head"), phase_log.watched(run, "head", task, log) as watch:
         history = phases.train_head(
             joined.head,
             task,
@@ -322,7 +322,7 @@ def _train_head(
             placed.strategy,
             watch,
         )
-    _finish_phase(run, "head", history, joined, log)
+    phase_log.finish(run, "head", history, joined.model, log)
 
 
 def _features(joined: Joined, examples: Examples, recipe: Recipe, describe: str, log: Log) -> Any:
@@ -366,42 +366,6 @@ def _evaluate(
     run.metrics = run.metrics_by_split.get("test") or run.metrics_by_split.get("validation", {})
     run.save()
     return predictions
-
-
-@contextlib.contextmanager
-def _watched(run: Run, phase: str, task: Task, log: Log) -> Iterator[Watch]:
-    """Progress, history and checkpoints of one phase."""
-    restored = run.state(phase)
-    if restored is not None:
-        log.say(f"{phase}: going on after epoch {restored.epoch}")
-    with log.bar(phase, 1_000) as update:
-
-        def progress(epoch: int, epochs: int, step: int, steps: int, loss: float) -> None:
-            share = (epoch - 1 + step / steps) / epochs
-            update(int(1_000 * share), f"epoch {epoch}/{epochs} loss {loss:.4f}")
-
-        def epoch_end(row: dict[str, float]) -> None:
-            run.add_history(phase, row)
-            log.say(f"{phase} epoch {row['epoch']}: {_line(row, task.primary_metric)}")
-
-        yield Watch(progress, epoch_end, lambda state: run.keep_state(phase, state), restored)
-
-
-def _finish_phase(run: Run, phase: str, history: History, joined: Joined, log: Log) -> None:
-    """Says how a phase ended; a stopped one keeps the model with its best weights."""
-    if history.stopped == "interrupted":
-        run.flush_state()
-        run.save_model(joined.model)
-        raise KeyboardInterrupt
-    if history.stopped == "not a number":
-        log.warn(f"{phase}: the loss is not a number; the last good weights are kept. Lower {phase}.learning_rate.")
-    log.say(f"{phase}: best epoch {history.best_epoch}, ended: {history.stopped}")
-
-
-def _line(row: Mapping[str, float], primary: str) -> str:
-    """The numbers of an epoch that a person looks at."""
-    names = ("loss", f"val_{primary}", "val_loss", "seconds")
-    return "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
 
 
 def _count(model: keras.Model, paths: list[str]) -> int:

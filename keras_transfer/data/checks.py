@@ -48,6 +48,9 @@ def check(data: Raw | Splits | Parts, spec: DataSpec, task: str = "") -> list[Fi
     found = [*noticed, *faults]
     if spec.bad_files == "skip":
         parts = _without(parts, faults)
+    if not any(parts.values()) and not any(finding.severity == "stop" for finding in found):
+        message = "expected labelled examples. Received: none that can be used"
+        found.append(find("no_examples", "stop", message, mend="Add some; a table needs rows below its header"))
     found += _class_findings(parts)
     found += duplicates.check(parts)
     found += _size_findings(parts)

@@ -262,4 +262,4 @@ def _near(path: Path) -> str:
         return ""
     names = [p.name for p in path.parent.iterdir()]
     near = difflib.get_close_matches(path.name, names, 1)
-    return f"Did you mean {path.parent / near[0]}?" if near else ""
+    return f"Perhaps {path.parent / near[0]} is meant" if near else ""

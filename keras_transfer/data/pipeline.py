@@ -20,12 +20,23 @@ import tensorflow as tf
 class RandomAccess(Protocol):
     """What the pipeline needs of examples (see `tasks.base.Examples`)."""
 
-    ids: Sequence[str]
-    load: Callable[..., Any]
-    lengths: np.ndarray | None
-    bucket_lengths: tuple[int, ...]
-    augment: Callable[..., Any] | None
-    augment_batch: Callable[..., Any] | None
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def load(self) -> Callable[..., Any]: ...
+
+    @property
+    def lengths(self) -> np.ndarray | None: ...
+
+    @property
+    def bucket_lengths(self) -> tuple[int, ...]: ...
+
+    @property
+    def augment(self) -> Callable[..., Any] | None: ...
+
+    @property
+    def augment_batch(self) -> Callable[..., Any] | None: ...
 
     def __len__(self) -> int: ...
 
@@ -91,7 +102,7 @@ def plan_epoch(
             plans.append(BatchPlan(chosen.astype(np.int64), real, length))
         carried = members[full:]
     if random is not None and lengths is not None:
-        random.shuffle(plans)  # type: ignore[arg-type]
+        random.shuffle(plans)
     return iter(plans)
 
 
@@ -153,6 +164,7 @@ def _load(
     )
     dataset = tf.data.Dataset.from_generator(plans, output_signature=signature)
     load_batch = getattr(examples, "load_batch", None)
+    load_view = getattr(examples, "load_view", None)  # of cached features, which may hold a view an epoch
     one = examples.augment if augment else None
     mix = examples.augment_batch if augment else None
     id_seeds = tf.constant(_id_seeds(examples.ids, seed)) if one is not None or mix is not None else None
@@ -170,10 +182,10 @@ def _load(
             "index": index,
         }
 
-    if load_batch is not None and one is None and mix is None:
+    if (load_batch is not None or load_view is not None) and one is None and mix is None:
 
         def load_at_once(index: tf.Tensor, real: tf.Tensor, epoch: tf.Tensor, length: tf.Tensor) -> dict[str, Any]:
-            inputs, targets = load_batch(index, length)
+            inputs, targets = load_view(index, length, epoch) if load_view else load_batch(index, length)
             return element(inputs, targets, index, real)
 
         return dataset.map(load_at_once, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

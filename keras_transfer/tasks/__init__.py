@@ -21,6 +21,11 @@ TASKS: dict[str, tuple[str, str, str]] = {
         "TextClassification",
         "one or several labels, or a rating, for a text or a pair of texts",
     ),
+    "question_answering": (
+        "keras_transfer.tasks.question_answering",
+        "QuestionAnswering",
+        "the part of a text that answers a question, or that there is none",
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Byte-pair encoding of GPT-2 and its kin, as one TensorFlow graph: for training, evaluation and exports alike.
 
-Lossless: the bytes of a text's tokens, joined, are the text, so that cumulative byte lengths are offsets.
+Lossless: the bytes of a text's tokens, joined, are the text, so that cumulative byte lengths are offsets (but for NUL
+and one character that is none, for which neighbours of equal length stand in).
 
 Sources: Sennrich et al. (https://arxiv.org/abs/1508.07909) for the merges; Radford et al., GPT-2 (2019), for bytes as
 the alphabet and the pattern that splits a text into pieces.
@@ -117,6 +118,8 @@ class BytePairs(tf.Module):
 
     def _pieces(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """string [N] -> string [N, None], which joined are the text."""
+        # TF Text's splitting takes a NUL for the end of the text; the control character next to it stands in for it.
+        texts = tf.strings.regex_replace(texts, r"\x00", "\x01")
         texts = tf.strings.regex_replace(texts, _MARK, _MARKS_NEIGHBOUR)
         texts = tf.strings.regex_replace(texts, _BEFORE_LAST_SPACE[self.split], rf"\1{_MARK}\2")
         pattern = _PIECES[self.split]

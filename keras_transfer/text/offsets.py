@@ -29,7 +29,8 @@ def graph_characters(
 ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
     """Tokens' places in characters, the white space around them left out.
 
-    A token that begins or ends inside a character has that character whole.
+    A token that begins or ends inside a character has that character whole. So has one of no bytes: WordPiece gives
+    all bytes of a character that it takes apart (a Korean syllable, ß) to the last of its pieces.
 
     Args:
         texts: string [N], valid UTF-8; N may be 0.
@@ -42,8 +43,10 @@ def graph_characters(
     """
     data = tf.reshape(tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8), [-1])
     total = tf.size(data)
-    base = tf.gather(tf.cumsum(tf.strings.length(texts), exclusive=True), starts.value_rowids())
-    first, last = base + starts.values, base + ends.values
+    until = tf.cumsum(tf.strings.length(texts))
+    base, end = (tf.gather(each, starts.value_rowids()) for each in (until - tf.strings.length(texts), until))
+    first = base + starts.values
+    last = tf.maximum(base + ends.values, tf.minimum(first + 1, end))
     # Of each byte: how many bytes before it are no space; then the number of a byte among these gives its place.
     solid = tf.reduce_all(data[:, None] != tf.constant(_SPACES, tf.uint8), axis=1)
     solid_before = _counts(solid)

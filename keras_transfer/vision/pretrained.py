@@ -146,7 +146,7 @@ def hub_backbone(preset: str, image_size: int, load_weights: bool) -> tuple[kera
             model = keras_hub.models.Backbone.from_preset(preset, load_weights=load_weights)
     except Exception as error:  # Hubs raise errors of many libraries.
         raise ValueError(_unavailable(preset, error)) from error
-    shape = model.input.shape if isinstance(model.input, keras.KerasTensor) else ()
+    shape: tuple[Any, ...] = model.input.shape if isinstance(model.input, keras.KerasTensor) else ()
     if len(shape) != 4 or shape[-1] != 3:
         raise ValueError(
             f"backbone.name: expected an image backbone, with one input of shape (height, width, 3). Received: "

@@ -373,7 +373,7 @@ def test_a_text_preset_is_not_an_image_backbone(tmp_path: Path):
         vocabulary_size=9, num_layers=1, num_heads=1, hidden_dim=4, intermediate_dim=4, max_sequence_length=8
     ).save_to_preset(str(tmp_path))
     with pytest.raises(ValueError, match="expected an image backbone.*a BertBackbone"):
-        load(str(tmp_path))
+        pretrained.hub_backbone(str(tmp_path), 0, load_weights=False)
 
 
 def test_a_preset_out_of_reach_says_how_to_bring_it(monkeypatch):

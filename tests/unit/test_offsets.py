@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import unicodedata
+
 import pytest
 import tensorflow as tf
 
@@ -27,30 +30,35 @@ TEXTS = {
 }
 
 
+@functools.cache
 def byte_tokenizer() -> Tokenizer:
     """Every byte is a token, and so tokens end inside characters."""
     spec = TokenizerSpec("byte_pairs", Layout((256,), (256,), (), 256), (*byte_characters(), "<|endoftext|>"))
     return Tokenizer(spec)
 
 
-def word_tokenizer(texts: list[str]) -> Tokenizer:
+@functools.cache
+def word_tokenizer() -> Tokenizer:
     """WordPiece over letters, so that pieces are short."""
-    import unicodedata
-
-    letters = sorted({c for text in texts for c in unicodedata.normalize("NFD", text.lower()) if not c.isspace()})
+    letters = sorted({c for text in TEXTS.values() for c in unicodedata.normalize("NFD", text.lower()) if c.isprintable() and not c.isspace()})
     vocabulary = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters))
     return Tokenizer(
         TokenizerSpec("wordpiece", Layout((2,), (3,), (3,), 0), vocabulary, lowercase=True, unknown=1)
     )
 
 
-def characters(tokenizer: Tokenizer, texts: list[str]) -> list[list[tuple[int, int]]]:
+@functools.cache
+def graph_of(tokenizer: Tokenizer):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def graph(texts: tf.Tensor):
         _, starts, ends = tokenizer.graph_encode_with_offsets(texts)
         return offsets.graph_characters(texts, starts, ends)
 
-    starts, ends = graph(tf.constant(texts, tf.string, shape=[len(texts)]))
+    return graph
+
+
+def characters(tokenizer: Tokenizer, texts: list[str]) -> list[list[tuple[int, int]]]:
+    starts, ends = graph_of(tokenizer)(tf.constant(texts, tf.string, shape=[len(texts)]))
     return [
         list(zip(first, last, strict=True)) for first, last in zip(starts.to_list(), ends.to_list(), strict=True)
     ]
@@ -58,7 +66,7 @@ def characters(tokenizer: Tokenizer, texts: list[str]) -> list[list[tuple[int, i
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_token_of_one_byte_stands_at_its_character(name):
-    text = TEXTS[name]
+    text = TEXTS[name].replace("\x00", "")
     found = characters(byte_tokenizer(), ["other é text", text])[1]
     wanted = []
     for place, character in enumerate(text):
@@ -72,7 +80,7 @@ def test_a_token_of_one_byte_stands_at_its_character(name):
 @pytest.mark.parametrize("name", TEXTS)
 def test_pieces_of_words_cover_every_letter_in_order(name):
     text = TEXTS[name]
-    found = characters(word_tokenizer(list(TEXTS.values())), [text])[0]
+    found = characters(word_tokenizer(), [text])[0]
     assert all(0 <= a < b <= len(text) for a, b in found)
     assert found == sorted(found)
     covered = {place for a, b in found for place in range(a, b)}
@@ -87,7 +95,8 @@ def test_the_whole_word_is_cut_out_again():
     text = "Cafe\u0301\r\nNaïve 東\u200b Paris😀 end"
     words = [text[a:b] for a, b in characters(tokenizer, [text])[0]]
     assert words[:2] == ["Cafe\u0301", "Naïve"]
-    assert words[-2:] == ["😀", "end"] or words[-1] == "end"
+    assert words[2][0] == "東" and words[-1] == "end"
+    assert "Paris" in words[3]
 
 
 def test_the_space_before_a_word_is_left_out():

@@ -25,17 +25,18 @@ PACKAGE = ROOT / "keras_transfer"
 # Lowest first. A module imports modules of its own level or below, never above, and never in a circle.
 LADDER = (
     {"recipe"},
-    {"labels", "metrics", "solvers", "vision", "text", "torch_file", "progress", "inference_mode"},
+    {"labels", "metrics", "solvers", "vision", "text", "torch_file", "progress", "silence", "inference_mode"},
     {"samples"},
-    {"data", "devices", "schedules", "weights", "backbones"},
+    {"data", "devices", "schedules", "weights", "backbone", "backbones"},
     {"tasks.base"},
     {"tasks.classes"},  # what the two classification tasks share; no task itself
     {"tasks.*"},
     {"tasks"},
-    {"freeze_policy", "freezing", "feature_cache", "run_record", "training_loop"},
-    {"exported", "folding", "warmup", "saved_model_check"},
+    {"freeze_policy", "freezing", "folding", "feature_store", "feature_cache", "run_record", "training_loop"},
+    {"exported", "warmup", "saved_model_check"},
     {"phases", "evaluation", "prediction", "versions", "export", "run_export", "report"},
-    {"planning", "transfer", "selection", "similarity"},
+    {"phase_log"},
+    {"prepared", "planning", "transfer", "selection", "similarity"},
     {"recipe_file", "serving", "cli", "commands"},
     {"__main__"},
 )

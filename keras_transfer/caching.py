@@ -1,0 +1,187 @@
+"""Caching: which outputs of frozen layers a training keeps, and what the log says about it.
+
+`cache` in a recipe: `auto` caches the head phase's features where that is exact, and the activations at the boundary of
+fine-tuning where that is exact and pays; `features` caches the head phase alone, augmented or not; `boundary` caches
+both whatever it costs; `off` caches nothing (but the features that an exact solver needs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import boundary_cache, feature_cache, freezing
+from keras_transfer.backbones import Backbone
+from keras_transfer.feature_cache import CachedExamples, CacheTooLarge, FeatureCache, View
+from keras_transfer.feature_store import Store
+from keras_transfer.progress import Log
+from keras_transfer.recipe import Phase, Recipe
+from keras_transfer.tasks.base import Examples
+
+VIEWS = 4
+"""Augmented views of each example that are kept at most. At most epochs / VIEWS is gained; 4 views over 10 epochs came
+close to live augmentation on the trees sample (docs/benchmarks.md)."""
+
+CACHED_SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class AtBoundary:
+    """What fine-tuning trains on instead of raw inputs."""
+
+    parts: boundary_cache.Cut
+    train: CachedExamples
+    validation: CachedExamples | None
+
+
+def augmented(examples: Examples) -> bool:
+    """Whether an epoch sees other inputs than the one before."""
+    return examples.augment is not None or examples.augment_batch is not None
+
+
+def features_pay(recipe: Recipe, train: Examples) -> bool:
+    """Whether a head that is trained by gradient descent trains on cached features."""
+    return recipe.cache != "off" and (not augmented(train) or recipe.cache in ("features", "boundary"))
+
+
+def clean_features(
+    encoder: keras.Model, examples: Mapping[str, Examples], recipe: Recipe, log: Log
+) -> dict[str, FeatureCache]:
+    """Features of the training and validation examples as they are, without augmentation."""
+    return {name: _compute(encoder, examples[name], recipe, name, log) for name in CACHED_SPLITS if name in examples}
+
+
+def head_examples(
+    encoder: keras.Model, examples: Mapping[str, Examples], recipe: Recipe, log: Log
+) -> dict[str, CachedExamples] | None:
+    """What the head trains on; None where the features do not fit, and it must train through the backbone."""
+    try:
+        return _cached(encoder, examples, recipe, recipe.head, "head", log, "", ())
+    except CacheTooLarge as error:
+        if recipe.cache != "auto":
+            raise
+        log.warn(f"head: trained through the backbone, which takes longer. {error}")
+        return None
+
+
+def at_boundary(
+    backbone: Backbone,
+    encoder: keras.Model,
+    head: keras.Model,
+    examples: Mapping[str, Examples],
+    recipe: Recipe,
+    log: Log,
+) -> AtBoundary | None:
+    """What fine-tuning trains on where its frozen part is computed once; None where it trains the joined model.
+
+    Raises:
+        ValueError: `cache` is `boundary`, and that cannot be; says why.
+        CacheTooLarge: `cache` is `boundary`, and the activations do not fit.
+    """
+    phase, forced = recipe.fine_tune, recipe.cache == "boundary"
+    if recipe.cache not in ("auto", "boundary"):
+        return None
+    freezing.apply(backbone, phase.trainable, phase.batchnorm)
+    try:
+        parts = boundary_cache.cut(backbone, encoder, head, phase)
+        why = boundary_cache.why_not(parts, examples["train"])
+    except boundary_cache.NoBoundary as error:
+        parts, why = None, str(error)
+    if parts is None or why:
+        if forced:
+            raise ValueError(
+                f"cache: boundary needs a block below all that trains, of a constant output. Received: {why}. "
+                "Use fine_tune.trainable last:N, or cache auto."
+            )
+        log.say(f"fine_tune: nothing below is cached: {why}")
+        return None
+    if not forced and not _worth_it(parts, examples, recipe, log):
+        return None
+    try:
+        cached = _cached(parts.prefix, examples, recipe, phase, "fine_tune", log, boundary_cache.BOUNDARY, parts.extras)
+    except CacheTooLarge as error:
+        if forced:
+            raise
+        log.say(f"fine_tune: nothing below is cached. {error}")
+        return None
+    return AtBoundary(parts, cached["train"], cached.get("validation"))
+
+
+def _worth_it(parts: boundary_cache.Cut, examples: Mapping[str, Examples], recipe: Recipe, log: Log) -> bool:
+    """Measures a few batches and decides; says what and why."""
+    train = examples["train"]
+    if augmented(train):
+        log.say(
+            f"fine_tune: augmentation ({recipe.data.augment}) is drawn anew each epoch, so that nothing below "
+            f"{parts.block} is cached; cache boundary would train on at most {VIEWS} stored views"
+        )
+        return False
+    counts = [len(examples[name]) if name in examples else 0 for name in CACHED_SPLITS]
+    found = boundary_cache.measure(parts, train)
+    saved = found.saved(*counts, recipe.fine_tune.epochs or 0)
+    size = found.bytes * sum(counts)
+    numbers = (
+        f"{1e3 * found.compute:.2f} ms to compute and {1e3 * found.read:.3f} ms to read an example, "
+        f"{size / 1e6:,.0f} MB, {recipe.fine_tune.epochs} epochs"
+    )
+    if size > Store().budget():
+        log.say(f"fine_tune: not cached below {parts.block}: more than the budget for caches ({numbers})")
+        return False
+    if saved <= 0:
+        log.say(f"fine_tune: not cached below {parts.block}: it would not pay ({numbers})")
+        return False
+    log.say(f"fine_tune: cached below {parts.block}, which saves about {saved:,.0f} s ({numbers})")
+    return True
+
+
+def _cached(
+    model: keras.Model,
+    examples: Mapping[str, Examples],
+    recipe: Recipe,
+    phase: Phase,
+    name: str,
+    log: Log,
+    label: str,
+    extras: tuple[str, ...],
+) -> dict[str, CachedExamples]:
+    """The training examples, in views where they are augmented, and the validation examples as they are."""
+    found = {}
+    for split in CACHED_SPLITS:
+        if split not in examples:
+            continue
+        part = examples[split]
+        views: Any = [None]
+        if split == "train" and augmented(part):
+            views = _views(model, part, recipe, phase, name, log)
+        caches = [_compute(model, part, recipe, split, log, view) for view in views]
+        found[split] = CachedExamples(caches, part, name=label, extras=extras)
+    return found
+
+
+def _views(
+    model: keras.Model, train: Examples, recipe: Recipe, phase: Phase, name: str, log: Log
+) -> list[View]:
+    """As many augmented views as the epochs and the budget allow; says what is traded."""
+    epochs = max(1, phase.epochs or 1)
+    affordable = int(Store().budget() / max(1.0, feature_cache.bytes_of_example(model, train) * len(train)))
+    count = int(np.clip(affordable, 1, min(epochs, VIEWS)))
+    log.say(
+        f"{name}: {count} augmented view{'s' * (count > 1)} of each of {len(train):,} examples "
+        f"{'are' if count > 1 else 'is'} stored, and each epoch takes the next: {epochs} epochs see "
+        f"{count * len(train):,} different inputs, not {epochs * len(train):,}. Validation: one clean view"
+    )
+    return [View(epoch, recipe.seed, recipe.data.augment, recipe.data.batch_size) for epoch in range(count)]
+
+
+def _compute(
+    model: keras.Model, examples: Examples, recipe: Recipe, split: str, log: Log, view: View | None = None
+) -> FeatureCache:
+    """One pass, with a bar."""
+    seen = f"view {view.epoch + 1} of {split}" if view else split
+    what = f"{recipe.name} {seen}, {recipe.backbone.name} {model.name}"
+    with log.bar(f"features of {what}", len(examples)) as update:
+        return feature_cache.compute(model, examples, progress=lambda done: update(done, ""), describe=what, view=view)

@@ -1,0 +1,22 @@
+"""Questions about countries never seen in training, some without an answer: MiniLM on the `countries` sample.
+
+    python recipes/countries_qa_minilm.py
+    keras-transfer fit recipes/countries_qa_minilm.py --seed 1
+
+Both do the same.
+"""
+
+from keras_transfer import BackboneSpec, DataSpec, Phase, Recipe
+from keras_transfer.recipe_file import main
+
+recipe = Recipe(
+    name="countries_qa_minilm",
+    task="question_answering",
+    data=DataSpec(source="sample:countries", batch_size=32),
+    backbone=BackboneSpec(name="minilm"),
+    head=Phase(epochs=0),
+    fine_tune=Phase(epochs=2, learning_rate=1e-4, trainable="all", schedule="linear", weight_decay=0.01),
+)
+
+if __name__ == "__main__":
+    raise SystemExit(main(recipe))

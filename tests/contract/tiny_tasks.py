@@ -1,0 +1,156 @@
+"""Tiny made data and tiny backbones, by task: what `test_tasks.py` trains each task on.
+
+A new task is one entry of `TINY`: its records, the recipe's fields that it needs, and its backbones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+from conftest import draw_photo
+
+from keras_transfer import backbones
+from keras_transfer.backbones import Backbone
+from keras_transfer.data import files
+from keras_transfer.data.records import Record
+from keras_transfer.data.squad import AnswerFaults, question_record
+from keras_transfer.recipe import BackboneSpec
+from keras_transfer.vision import families
+
+SIZE = 32
+
+MakeBackbone = Callable[[Path], Backbone]
+MakeRecords = Callable[[Path, str, int], tuple[Record, ...]]
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """What one task is tried on."""
+
+    records: MakeRecords
+    """(folder, split, count) -> records that a small network can learn; other splits have other records."""
+    backbones: Mapping[str, MakeBackbone]
+    """The fast ones, each of another kind; the first is published as well."""
+    slow: Mapping[str, MakeBackbone] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides that the task needs for so little data."""
+
+
+def photos(folder: Path, split: str, count: int) -> tuple[Record, ...]:
+    """Photos of two kinds in turn."""
+    records = []
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        path = folder / split / f"{index}.png"
+        draw_photo(index % 2, 2, SIZE, [index, *split.encode()]).save(path)
+        label = ("blue", "red")[index % 2]
+        fields = {"image": str(path), "label": label}
+        records.append(Record(f"{split}/{index}", fields, str(path), files.hash_text(split, str(index))))
+    return tuple(records)
+
+
+def reviews(folder: Path, split: str, count: int) -> tuple[Record, ...]:
+    """Short reviews of two kinds in turn, of different lengths."""
+    words = (("dull", "boring"), ("great", "clever"))
+    records = []
+    for index in range(count):
+        kind = index % 2
+        text = " ".join(["a", "film", words[kind][index // 2 % 2], *["film"] * (index * 3), split])
+        fields = {"text": text, "label": ("bad", "good")[kind]}
+        records.append(Record(f"{split}/{index}", fields, f"{split}.csv:{index + 2}", files.hash_text(text)))
+    return tuple(records)
+
+
+def questions(folder: Path, split: str, count: int) -> tuple[Record, ...]:
+    """Questions whose answer stands in their context."""
+    places = ("lisbon", "oslo", "quito", "riga")
+    records = []
+    for index in range(count):
+        place = places[index % len(places)]
+        context = f"{'the film ' * (index % 3)}was great in {place} for {split} {index}"
+        answers = [{"text": place, "answer_start": context.index(place)}]
+        record = question_record(f"{split}/{index}", split, "where was the film ?", context, answers, AnswerFaults())
+        assert record is not None
+        records.append(record)
+    return tuple(records)
+
+
+WORDS = """a the film dull boring great clever where was in for ? , . train validation lisbon oslo quito riga
+0 1 2 3 4 5 6 7 8 9"""
+
+
+def tiny_bert(folder: Path) -> Backbone:
+    """A BERT of two layers of 16, from a preset folder, as a user's own would be."""
+    import keras_hub
+
+    preset = folder / "tiny_bert"
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
+    network = keras_hub.models.BertBackbone(
+        vocabulary_size=len(vocabulary),
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=64,
+    )
+    network.save_to_preset(str(preset))
+    keras_hub.tokenizers.BertTokenizer(vocabulary=vocabulary, lowercase=True).save_to_preset(str(preset))
+    return backbones.load(BackboneSpec(name=str(preset)))
+
+
+def registered(name: str) -> MakeBackbone:
+    """A network of the registry with random weights, at the smallest size that it takes."""
+    size = max(SIZE, families.ARCHITECTURES[name].family.smallest)
+    return lambda folder: backbones.load(BackboneSpec(name=name, weights="none", image_size=size))
+
+
+def residual(folder: Path) -> Backbone:
+    """A caller's own residual network with BatchNormalization."""
+    layers = keras.layers
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(16, 3, 2, "same", name="stem_conv")(inputs)
+    x = layers.ReLU(name="stem_relu")(layers.BatchNormalization(name="stem_bn")(x))
+    for number in (1, 2):
+        y = layers.Conv2D(16, 3, padding="same", name=f"unit{number}_conv")(x)
+        y = layers.BatchNormalization(name=f"unit{number}_bn")(y)
+        y = layers.Dropout(0.3, name=f"unit{number}_dropout")(y)
+        x = layers.ReLU(name=f"unit{number}_out")(layers.Add(name=f"unit{number}_add")([x, y]))
+    return backbones.wrap(keras.Model(inputs, x, name="residual"), preprocess="tf")
+
+
+def layer_normed(folder: Path) -> Backbone:
+    """A caller's own network of depthwise convolutions with LayerNormalization, as ConvNeXt's."""
+    layers = keras.layers
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.LayerNormalization(name="stem_norm")(layers.Conv2D(16, 4, 4, name="stem_conv")(inputs))
+    for number in (1, 2):
+        y = layers.DepthwiseConv2D(5, padding="same", name=f"unit{number}_depthwise")(x)
+        y = layers.LayerNormalization(name=f"unit{number}_norm")(y)
+        y = layers.Dense(32, activation="gelu", name=f"unit{number}_wide")(y)
+        x = layers.Add(name=f"unit{number}_add")([x, layers.Dense(16, name=f"unit{number}_narrow")(y)])
+    return backbones.wrap(keras.Model(inputs, x, name="layer_normed"), preprocess="tf")
+
+
+FAST = ("vgg16", "mobilenet_v2")
+SMALLEST = (
+    *("vgg19", "resnet50", "resnet50_v2", "inception_v3", "inception_resnet_v2", "xception", "mobilenet"),
+    *("mobilenet_v3_small", "efficientnet_lite0", "efficientnet_b0", "efficientnet_v2_b0", "densenet121"),
+    *("convnext_tiny", "nasnet_mobile"),
+)
+"""One of each family of the registry, the smallest."""
+
+TINY: dict[str, Tiny] = {
+    "image_classification": Tiny(
+        photos,
+        {"residual": residual, "layer_normed": layer_normed, **{name: registered(name) for name in FAST}},
+        {name: registered(name) for name in SMALLEST},
+        {"data.augment": "none"},
+    ),
+    "text_classification": Tiny(reviews, {"tiny_bert": tiny_bert}),
+    "question_answering": Tiny(questions, {"tiny_bert": tiny_bert}),
+}
+"""By the name of the task."""
