@@ -56,7 +56,7 @@ def main() -> int:
     for name, found in rows.items():
         print(f"{name:<40}{_range(found, 'test'):>26}{_range(found, 'test_shifted'):>32}")
     print(f"\none training: {statistics.mean(seconds):.0f} s in the mean of {options.seeds} seed(s)")
-    crop = sorted((folder / "test_shifted" / "tree").iterdir())[0]
+    crop = sorted((folder / "test" / "tree").iterdir())[0]
     print(f"\nplain TensorFlow, fresh process, {crop.name}: {_predict(run.saved_model, crop)}")
     print(
         f"\nexported: {run.saved_model} (point TF Serving at {Path(run.saved_model).parent})"

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_transfer.export import export
     from keras_transfer.freezing import freeze, unfreeze
-    from keras_transfer.phases import History, run_phase
+    from keras_transfer.own_model import run_phase
     from keras_transfer.recipe import BackboneSpec, DataSpec, DeviceSpec, ExportSpec, Phase, Recipe, RecipeError
     from keras_transfer.run_record import Run
+    from keras_transfer.training_loop import History
     from keras_transfer.transfer import build, fit
 
 __version__ = "0.1.0"
@@ -27,7 +28,7 @@ _HOMES = {
     "DataSpec": "recipe",
     "DeviceSpec": "recipe",
     "ExportSpec": "recipe",
-    "History": "phases",
+    "History": "training_loop",
     "Phase": "recipe",
     "Recipe": "recipe",
     "RecipeError": "recipe",
@@ -36,7 +37,7 @@ _HOMES = {
     "export": "export",
     "fit": "transfer",
     "freeze": "freezing",
-    "run_phase": "phases",
+    "run_phase": "own_model",
     "unfreeze": "freezing",
 }
 

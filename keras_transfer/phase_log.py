@@ -17,6 +17,7 @@ from keras_transfer.training_loop import History, Watch
 def watched(run: Run, phase: str, task: Task, log: Log) -> Iterator[Watch]:
     """Progress, history and checkpoints of one phase."""
     restored = run.state(phase)
+    run.cut_history(phase, restored.epoch if restored is not None else -1)
     if restored is not None:
         log.say(f"{phase}: going on after epoch {restored.epoch}")
     with log.bar(phase, 1_000) as update:

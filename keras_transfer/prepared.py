@@ -47,6 +47,11 @@ def recipe_of(
         recipe = recipes.override(Recipe(), {"data.source": source})
     recipe = recipes.override(recipe, overrides)
     recipes.check(recipe)
+    if recipe.task:
+        try:
+            get_task(recipe.task)
+        except ValueError as error:
+            raise recipes.RecipeError([str(error)]) from None
     if not recipe.task and records is None:
         recipe = replace(recipe, task=forms.infer(recipe.data.source, recipe.data).task)
     elif not recipe.task and records is not None:

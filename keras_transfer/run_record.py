@@ -118,6 +118,15 @@ class Run:
         with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"phase": phase, **finite(dict(row))}) + "\n")
 
+    def cut_history(self, phase: str, epoch: int) -> None:
+        """Drops the epochs of a phase after the given one: they are trained again."""
+        rows = self.history()
+        kept = [row for row in rows if row["phase"] != phase or row["epoch"] <= epoch]
+        if len(kept) < len(rows):
+            beside = self.path / ".history.tmp"
+            beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            os.replace(beside, self.path / "history.jsonl")
+
     def history(self) -> list[dict[str, Any]]:
         """All epochs of both phases."""
         path = self.path / "history.jsonl"

@@ -23,6 +23,8 @@ from keras_transfer.schedules import optimizer_for
 
 SECONDS_PER_CALL = 0.25  # of steps inside one traced loop: progress stays alive, and Python's part small
 
+Loss = Callable[[Any, Any], tf.Tensor]
+"""(targets, raw outputs) -> float [B], the loss of each example."""
 Scores = dict[str, float]
 
 

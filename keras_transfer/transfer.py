@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import backbones, devices, evaluation, feature_cache, freezing, phase_log, phases, planning, run_export
+from keras_transfer import backbones, caching, devices, evaluation, feature_cache, freezing, phase_log, phases, planning
 from keras_transfer import recipe as recipes
-from keras_transfer import run_record
+from keras_transfer import run_export, run_record
 from keras_transfer.backbones import Backbone
 from keras_transfer.labels import Labels
 from keras_transfer.prepared import Prepared, prepare, recipe_of
@@ -87,6 +87,7 @@ def fit(
     planning.say(planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model), placed, log)
     run = _start_run(prepared, backbone, earlier, log)
     with _kept_on_failure(run, log):
+        log.say(f"run {run.path}")
         examples = {name: _examples(prepared, backbone, name) for name, part in prepared.splits.named() if part}
         _train(run, prepared, joined, examples, placed, clock, log)
         with clock.part("evaluate"):
@@ -183,7 +184,6 @@ def _start_run(prepared: Prepared, backbone: Backbone, earlier: Run | None, log:
     }
     run.save()
     log.write_to(run.path / "log.txt")
-    log.say(f"run {run.path}")
     return run
 
 
@@ -231,6 +231,8 @@ def _train(
     if recipe.head.epochs:
         _train_head(run, prepared, joined, examples, validation, loss, placed, clock, log)
     if recipe.fine_tune.epochs:
+        with clock.part("cache"):
+            cached = caching.at_boundary(joined.backbone, joined.encoder, joined.head, examples, recipe, log)
         with clock.part("fine_tune"), phase_log.watched(run, "fine_tune", task, log) as watch:
             history = phases.train_joined(
                 joined.model,
@@ -244,6 +246,7 @@ def _train(
                 loss,
                 placed.strategy,
                 watch,
+                cached,
             )
         run.trainable["fine_tune"] = _count(joined.model, history.trained)
         phase_log.finish(run, "fine_tune", history, joined.model, log)
@@ -265,32 +268,10 @@ def _train_head(
     solver = recipe.head.solver
     if solver == "auto":
         solver = "exact" if task.exact_problem(labels, recipe) else "gradient"
-    augmented = examples["train"].augment is not None or examples["train"].augment_batch is not None
     run.trainable["head"] = sum(int(np.prod(v.shape)) for v in joined.head.trainable_variables)
-    if solver == "gradient" and (recipe.cache == "off" or (augmented and recipe.cache != "features")):
-        with clock.part("head"), phase_log.watched(run, "head", task, log) as watch:
-            history = phases.train_joined(
-                joined.model,
-                joined.backbone,
-                task,
-                labels,
-                recipe,
-                recipe.head,
-                examples["train"],
-                validation,
-                loss,
-                placed.strategy,
-                watch,
-            )
-        phase_log.finish(run, "head", history, joined.model, log)
-        return
-    with clock.part("cache"):
-        caches = {
-            name: _features(joined, examples[name], recipe, f"{run.recipe.name} {name}", log)
-            for name in ("train", "validation")
-            if name in examples
-        }
     if solver == "exact":
+        with clock.part("cache"):
+            caches = caching.clean_features(joined.encoder, examples, recipe, log)
         with clock.part("head"):
             targets = {name: feature_cache.gather_targets(examples[name])["label"] for name in caches}
             pairs = {name: (caches[name], targets[name]) for name in caches}
@@ -309,31 +290,38 @@ def _train_head(
             f"validation loss {solution.validation_loss:.4f}"
         )
         return
-    cached = {name: feature_cache.CachedExamples(cache, examples[name]) for name, cache in caches.items()}
+    cached = None
+    if caching.features_pay(recipe, examples["train"]):
+        with clock.part("cache"):
+            cached = caching.head_examples(joined.encoder, examples, recipe, log)
     with clock.part("head"), phase_log.watched(run, "head", task, log) as watch:
-        history = phases.train_head(
-            joined.head,
-            task,
-            labels,
-            recipe,
-            cached["train"],
-            (cached["validation"], validation[1]) if validation else None,
-            loss,
-            placed.strategy,
-            watch,
-        )
+        if cached is None:
+            history = phases.train_joined(
+                joined.model,
+                joined.backbone,
+                task,
+                labels,
+                recipe,
+                recipe.head,
+                examples["train"],
+                validation,
+                loss,
+                placed.strategy,
+                watch,
+            )
+        else:
+            history = phases.train_head(
+                joined.head,
+                task,
+                labels,
+                recipe,
+                cached["train"],
+                (cached["validation"], validation[1]) if validation else None,
+                loss,
+                placed.strategy,
+                watch,
+            )
     phase_log.finish(run, "head", history, joined.model, log)
-
-
-def _features(joined: Joined, examples: Examples, recipe: Recipe, describe: str, log: Log) -> Any:
-    with log.bar(f"features of {describe}", len(examples)) as update:
-        return feature_cache.compute(
-            joined.encoder,
-            examples,
-            batch_size=max(recipe.data.batch_size, 64),
-            progress=update,
-            describe=f"{describe} {recipe.backbone.name}",
-        )
 
 
 def _evaluate(

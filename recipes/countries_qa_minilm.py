@@ -7,7 +7,7 @@ Both do the same.
 """
 
 from keras_transfer import BackboneSpec, DataSpec, Phase, Recipe
-from keras_transfer.recipe_file import main
+from keras_transfer.cli import fit_script
 
 recipe = Recipe(
     name="countries_qa_minilm",
@@ -19,4 +19,4 @@ recipe = Recipe(
 )
 
 if __name__ == "__main__":
-    raise SystemExit(main(recipe))
+    raise SystemExit(fit_script())

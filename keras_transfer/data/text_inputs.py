@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,12 +75,20 @@ def _table(path: Path, fields: Sequence[str], optional: Sequence[str]) -> Iterat
     if missing:
         yield str(path), f"expected the column {', '.join(missing)}; found {', '.join(table.columns) or 'none'}"
         return
+    found: list[tuple[int, str, Record | str]] = []
     for line, row in table.rows:
         where = f"{path}:{line}"
-        yield where, _record({name: row.get(column) for name, column in columns.items()}, where, where, fields, optional)
+        record = _record({name: row.get(column) for name, column in columns.items()}, where, where, fields, optional)
+        found.append((line, where, record))
     for fault in table.faults:
         for where in fault.files:
-            yield where, fault.message
+            number = re.search(r":(\d+)", where.removeprefix(str(path)))
+            found.append((int(number[1]) if number else 0, where, f"cannot be read: {fault.kind.replace('_', ' ')}"))
+    for _, where, value in sorted(found, key=lambda entry: entry[0]):
+        yield where, value
+    left = sum(fault.count - len(fault.files) for fault in table.faults)
+    if left > 0:
+        yield str(path), f"{left:,} more rows cannot be read; `keras-transfer check` says what is wrong"
 
 
 def _standard_input(fields: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[str, Record | str]]:
@@ -96,7 +105,10 @@ def _standard_input(fields: Sequence[str], optional: Sequence[str]) -> Iterator[
             continue
         values: Any = _object(line)
         if values is None and len(fields) > 1:
-            yield line[:SHOWN], f'expected a JSON object such as {json.dumps(dict.fromkeys(fields, "…"), ensure_ascii=False)}'
+            yield (
+                line[:SHOWN],
+                f"expected a JSON object such as {json.dumps(dict.fromkeys(fields, '…'), ensure_ascii=False)}",
+            )
             continue
         values = {fields[0]: line} if values is None else values
         shown = str(values.get(fields[0], line))
@@ -129,5 +141,5 @@ def _record(
 
 
 def _reason(error: DataError) -> str:
-    """The first line that says what is wrong."""
-    return " ".join(str(error).split())
+    """What is wrong, with the mend."""
+    return "; ".join(f"{finding.message}. {finding.mend}".rstrip(". ") for finding in error.findings)

@@ -113,10 +113,7 @@ class QuestionAnswering:
         found = windows.table(windowing, questions, contexts)
         longest, most = _answer_tokens(recipe), _n_best(recipe)
         right = np.array(
-            [
-                _place(records[number].fields["answers"], found, window)
-                for window, number in enumerate(found.record)
-            ],
+            [_place(records[number].fields["answers"], found, window) for window, number in enumerate(found.record)],
             np.int32,
         ).reshape(-1, 2)
         counts = np.array([len(starts) for starts in found.starts], np.int32)

@@ -34,7 +34,9 @@ class TextClassification:
     """One or several labels, or a rating, for a text or a pair of texts."""
 
     name: str = "text_classification"
-    title: str = "one or several labels, or a rating, for a text or a pair (options.ordinal: labels are ordered ratings)"
+    title: str = (
+        "one or several labels, or a rating, for a text or a pair (options.ordinal: labels are ordered ratings)"
+    )
     modality: Modality = "text"
     features: FeatureKind = "pooled"
     primary_metric: str = "accuracy"
@@ -74,7 +76,7 @@ class TextClassification:
         if labels.kind == "multi":
             raise ValueError(
                 "options.ordinal: expected one rating an example. Received: examples with several labels. Leave the "
-                "option out, or set data.label_separator to \"\"."
+                'option out, or set data.label_separator to "".'
             )
         return replace(labels, kind="ordinal")
 

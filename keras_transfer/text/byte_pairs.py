@@ -25,12 +25,12 @@ _SPACE = r"\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x
 _MARK, _MARKS_NEIGHBOUR = "\U0010ffff", "\U0010fffe"
 _BEFORE_LAST_SPACE: dict[str, str] = {
     "gpt2": rf"([{_SPACE}])([{_SPACE}][^{_SPACE}])",
-    "llama3": rf"([{_SPACE}])([\t\x0b\f \x{{85}}\x{{a0}}\x{{1680}}\x{{2000}}-\x{{200a}}\x{{202f}}\x{{3000}}][^{_SPACE}])",
+    # Not before a line end, which Llama 3's pattern keeps with the spaces before it.
+    "llama3": rf"([{_SPACE}])([\t\x0b\f \x{{85}}\x{{a0}}\x{{1680}}\x{{2000}}-\x{{200a}}\x{{202f}}\x{{3000}}]"
+    rf"[^{_SPACE}])",
 }
 _PIECES: dict[str, str] = {
-    "gpt2": (
-        rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^{_SPACE}\p{{L}}\p{{N}}{_MARK}]+|[{_SPACE}]+"
-    ),
+    "gpt2": (rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^{_SPACE}\p{{L}}\p{{N}}{_MARK}]+|[{_SPACE}]+"),
     "llama3": (
         rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}{_MARK}]?\p{{L}}+|\p{{N}}{{1,3}}|"
         rf" ?[^{_SPACE}\p{{L}}\p{{N}}{_MARK}]+[\r\n]*|[{_SPACE}]*[\r\n]+|[{_SPACE}]+"
@@ -98,7 +98,7 @@ class BytePairs(tf.Module):
         self._ranks = tf.lookup.StaticHashTable(initializer, self._none)
 
     def tokenize_with_offsets(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """string [N] -> ids, starts and ends, int32 [N, None] each; offsets in bytes of the text as UTF-8."""
+        """String [N] -> ids, starts and ends, int32 [N, None] each; offsets in bytes of the text as UTF-8."""
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
         if self.prefix_space:
             texts = tf.strings.join([" ", texts])
@@ -117,7 +117,7 @@ class BytePairs(tf.Module):
         return ids, tokens.with_values(starts), tokens.with_values(ends)
 
     def _pieces(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """string [N] -> string [N, None], which joined are the text."""
+        """String [N] -> string [N, None], which joined are the text."""
         # TF Text's splitting takes a NUL for the end of the text; the control character next to it stands in for it.
         texts = tf.strings.regex_replace(texts, r"\x00", "\x01")
         texts = tf.strings.regex_replace(texts, _MARK, _MARKS_NEIGHBOUR)
@@ -126,7 +126,7 @@ class BytePairs(tf.Module):
         return tf_text.regex_split(texts, rf"{pattern}|{_MARK}", pattern)
 
     def _tokens_of(self, words: tf.Tensor) -> tf.RaggedTensor:
-        """string [U] -> int32 [U, None], ids before `_final`."""
+        """String [U] -> int32 [U, None], ids before `_final`."""
         split = tf.strings.bytes_split(words)
         flat = tf.reshape(tf.io.decode_raw(split.values, tf.uint8), [-1])
         numbers = tf.gather(self._first, tf.cast(flat, tf.int32))

@@ -146,7 +146,8 @@ def encoder(backbone: Backbone, kind: str) -> keras.Model:
         pooled = keras.layers.Activation("linear", dtype="float32", name="pooled")(outputs)
         return keras.Model(inputs, pooled, name="pooled_encoder")
     if kind == "pooled":
-        how = "first" if backbone.pooling == "pooled" else backbone.pooling
+        # A network cut below its pooler: the pooler would have read the first token.
+        how: Any = "first" if backbone.pooling == "pooled" else backbone.pooling
         pooled = SequencePooling(how, name="pooled")(outputs, inputs["padding_mask"])
         return keras.Model(inputs, pooled, name="pooled_encoder")
     sequence = keras.layers.Activation("linear", dtype="float32", name="sequence")(outputs)

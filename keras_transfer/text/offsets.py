@@ -20,7 +20,7 @@ def encodable(text: str) -> str:
 
 
 def repaired(texts: tf.Tensor) -> tf.Tensor:
-    """string [N] with U+FFFD where bytes are no UTF-8, as the tokenizers read it."""
+    """String [N] with U+FFFD where bytes are no UTF-8, as the tokenizers read it."""
     return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
 
 
@@ -65,11 +65,11 @@ def graph_characters(
 
 
 def graph_slices(texts: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
-    """string [N] -> the characters from `starts` to before `ends`, int32 [N] each; "" where the start is below 0."""
+    """String [N] -> the characters from `starts` to before `ends`, int32 [N] each; "" where the start is below 0."""
     texts = tf.where(starts < 0, "", texts)
     return tf.strings.substr(texts, tf.maximum(starts, 0), tf.maximum(ends - starts, 0), unit="UTF8_CHAR")
 
 
 def _counts(flags: tf.Tensor) -> tf.Tensor:
-    """bool [n] -> int32 [n + 1]: how many are true before each."""
+    """Bool [n] -> int32 [n + 1]: how many are true before each."""
     return tf.concat([[0], tf.cumsum(tf.cast(flags, tf.int32))], 0)

@@ -67,8 +67,14 @@ def pack(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], length: int) ->
     ids, segments, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
     lengths = lengths.astype(np.int32)
     starts = np.cumsum(lengths, dtype=np.int64) - lengths
-    tensors = [tf.constant(array) for array in (ids, segments, starts, lengths)]
-    return Packed(*tensors, lengths, tokenizer.layout.pad)
+    return Packed(
+        tf.constant(ids),
+        tf.constant(segments),
+        tf.constant(starts),
+        tf.constant(lengths),
+        lengths,
+        tokenizer.layout.pad,
+    )
 
 
 def buckets(length: int) -> tuple[int, ...]:
@@ -76,9 +82,7 @@ def buckets(length: int) -> tuple[int, ...]:
     return (*(size for size in BUCKETS if size < length), length)
 
 
-def choose_length(
-    tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], wanted: int, longest: int
-) -> tuple[int, str]:
+def choose_length(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], wanted: int, longest: int) -> tuple[int, str]:
     """The length of inputs, and a line that says why.
 
     Args:

@@ -20,7 +20,7 @@ from keras_transfer.vision.blocks import Block
 
 # keras_hub's tokenizers of these families were trained with Llama 3's way of cutting a text into pieces.
 _LLAMA3_SPLIT = ("Llama3", "Qwen2", "Qwen3", "Qwen", "SmolLM3", "GptOss")
-# Decoders without learnt positions take any length; what costs more memory than most machines have is asked for by name.
+# Decoders without learnt positions take any length; more memory than most machines have is asked for by name.
 LONGEST_BY_DEFAULT = 2_048
 
 
@@ -160,18 +160,18 @@ def _class_of(preset: str) -> type:
     """The keras_hub class of a preset's backbone."""
     from keras_hub import models
 
-    for found in _subclasses(models.Backbone):
-        if preset in getattr(found, "presets", {}):
-            return found
+    for known in _subclasses(models.Backbone):
+        if preset in getattr(known, "presets", {}):
+            return known
     from keras_hub.src.utils.preset_utils import get_preset_loader
 
     with _explained(preset):
         return get_preset_loader(preset).check_backbone_class()
 
 
-def _subclasses(base: type) -> list[type]:
+def _subclasses(base: Any) -> list[Any]:
     """Every class below, the deepest first: a preset of Llama 3 is one of Llama, too."""
-    return [below for found in base.__subclasses__() for below in [*_subclasses(found), found]]
+    return [below for direct in base.__subclasses__() for below in (*_subclasses(direct), direct)]
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ class Spans(NamedTuple):
 
 
 def allowed(length: tf.Tensor, first: tf.Tensor, count: tf.Tensor, null: tf.Tensor) -> tf.Tensor:
-    """bool [W, length]: the tokens of the context, and the place of "no answer"."""
+    """Bool [W, length]: the tokens of the context, and the place of "no answer"."""
     places = tf.range(length)[None]
     context = (places >= first[:, None]) & (places < (first + count)[:, None])
     return context | (places == null[:, None])
@@ -78,7 +78,9 @@ def best_in_windows(
 
     Args:
         logits: float [W, T, 2]; W may be 0.
-        first: int32 [W], as in `log_shares`; so are `count` and `null`.
+        first: int32 [W], the place of the first token of the context.
+        count: int32 [W], how many tokens of it are in the window.
+        null: int32 [W], the place of "no answer".
         longest: the most tokens of an answer.
         most: K, the number of spans.
     """

@@ -1,7 +1,7 @@
 """Tokenizer: texts to token ids, as one TensorFlow graph that training, evaluation and exports share.
 
-Made from a keras_hub tokenizer, but kept as plain values (vocabulary, merges, special ids), so that a finished run or an
-export needs neither keras_hub's classes nor the preset that it came from.
+Made from a keras_hub tokenizer, but kept as plain values (vocabulary, merges, special ids), so that a finished run or
+an export needs neither keras_hub's classes nor the preset that it came from.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ HEAD_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Layout:
-    """The special tokens around a text (`prefix`, text, `suffix`), and between two (`prefix`, text, `middle`, text,
-    `suffix`)."""
+    """The special tokens of an input: `prefix`, text, `suffix`; or `prefix`, text, `middle`, text, `suffix`."""
 
     prefix: tuple[int, ...]
     middle: tuple[int, ...]
@@ -143,16 +142,14 @@ class Tokenizer:
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(ids, starts, ends) of each text, int32 [tokens] each; offsets in bytes of the text as UTF-8."""
-        return [
-            row for batch in _batches(texts) for row in zip(*map(_rows, self._offsets(batch)), strict=True)
-        ]
+        return [row for batch in _batches(texts) for row in zip(*map(_rows, self._offsets(batch)), strict=True)]
 
     def graph_encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """string [N] -> int32 [N, None], without special tokens; N may be 0."""
+        """String [N] -> int32 [N, None], without special tokens; N may be 0."""
         return self.graph_encode_with_offsets(texts)[0]
 
     def graph_encode_with_offsets(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """string [N] -> ids, starts and ends, int32 [N, None] each; offsets in bytes of the text as UTF-8.
+        """String [N] -> ids, starts and ends, int32 [N, None] each; offsets in bytes of the text as UTF-8.
 
         Where a byte is no part of UTF-8, it is read, and counted, as the three bytes of U+FFFD.
         """
@@ -161,8 +158,10 @@ class Tokenizer:
         if self.spec.kind == "sentencepiece" and self.spec.offset:
             shifted = tf.where(ids.values == 0, self.spec.unknown, ids.values + self.spec.offset)
             ids = ids.with_values(shifted)
-        return ids, starts.with_values(tf.cast(starts.values, tf.int32)), ends.with_values(
-            tf.cast(ends.values, tf.int32)
+        return (
+            ids,
+            starts.with_values(tf.cast(starts.values, tf.int32)),
+            ends.with_values(tf.cast(ends.values, tf.int32)),
         )
 
     def graph_pack(

@@ -6,6 +6,7 @@ BERT (https://arxiv.org/abs/1810.04805), for SQuAD: the question first, then the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -70,7 +71,7 @@ class Windowing:
         return f"{self.tokenizer.identity}|{self.length}|{self.overlap}|{self.question}"
 
     def graph(self, questions: tf.Tensor, contexts: tf.Tensor) -> Windows:
-        """string [N], string [N] (valid UTF-8; N may be 0) -> their windows."""
+        """String [N], string [N] (valid UTF-8; N may be 0) -> their windows."""
         layout = self.tokenizer.layout
         # A decoder's token sees only what is before it: its place for "no answer" must be the last of the input.
         decoder = not layout.suffix
@@ -112,6 +113,13 @@ class Windowing:
         )
 
 
+@functools.lru_cache(maxsize=8)
+def _traced(windowing: Windowing) -> Any:
+    """The graph, traced once for all splits."""
+    strings = tf.TensorSpec([None], tf.string)
+    return tf.function(windowing.graph, input_signature=[strings, strings], autograph=False)
+
+
 def _rows(ids: tuple[int, ...], like: tf.Tensor) -> tf.RaggedTensor:
     """The same ids in as many rows as `like` has."""
     row = tf.constant(ids, tf.int32, shape=[1, len(ids)])
@@ -140,8 +148,7 @@ class WindowTable:
 
 def table(windowing: Windowing, questions: Sequence[str], contexts: Sequence[str]) -> WindowTable:
     """The windows of many questions, each with its context; texts as `offsets.encodable` leaves them."""
-    strings = tf.TensorSpec([None], tf.string)
-    graph = tf.function(windowing.graph, input_signature=[strings, strings], autograph=False)
+    graph = _traced(windowing)
     parts: list[list[np.ndarray]] = []
     for begin in range(0, max(len(questions), 1), QUESTIONS_AT_ONCE):
         texts = [list(column[begin : begin + QUESTIONS_AT_ONCE]) for column in (questions, contexts)]

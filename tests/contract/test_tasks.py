@@ -147,6 +147,9 @@ def test_every_task_is_in_this_suite():
 def test_a_head_on_cached_features_is_the_head_phase_through_the_backbone(bench: Bench):
     phase = Phase(epochs=3, learning_rate=1e-2)
     backbone = values(bench.joined.backbone.model)
+    if bench.examples["train"].lengths is not None:
+        # Cached features have no length, so smaller batches would hold other examples together.
+        bench = replace(bench, recipe=recipes.override(bench.recipe, {"data.batch_size": BY_HEART}))
     through = bench.train(phase)
     kept = values(bench.joined.head)
     assert through.trained and set(through.trained) == {v.path for v in bench.joined.head.trainable_variables}
@@ -192,7 +195,9 @@ def fitted(_shared: Bench) -> Fitted:
     small = bench.joined.model.count_params() < 1e6
     before = values(bench.joined.model)
     steady = Phase(warmup_share=0.0, schedule="constant")
-    head = bench.train_cached(replace(steady, epochs=60, learning_rate=0.05), validated=False)
+    # Random networks of many layers give small features, which ask for large weights.
+    rate = 0.05 if small else 1.0
+    head = bench.train_cached(replace(steady, epochs=60, learning_rate=rate), validated=False)
     between = values(bench.joined.model)
     trainable, epochs, rate = ("all", 40, 5e-3) if small else ("last:1", 3, 1e-4)
     phase = replace(steady, epochs=epochs, learning_rate=rate, trainable=trainable)
@@ -264,7 +269,11 @@ def test_the_export_gives_the_same_answers(trained: Bench, fitted: Fitted, tmp_p
     served = make_serving(live(trained.joined.model)).signatures["serving_default"]
     answers = served(**{name: tf.constant(value) for name, value in request.items()})
     for name, value in expected.items():
-        np.testing.assert_allclose(answers[name].numpy(), value, atol=1e-4, rtol=1e-4, err_msg=name)
+        found = answers[name].numpy()
+        if found.dtype.kind == "f":
+            np.testing.assert_allclose(found, value, atol=1e-4, rtol=1e-4, err_msg=name)
+        else:
+            assert found.tolist() == [v.encode() if isinstance(v, str) else v for v in np.asarray(value).tolist()]
     empty = served(**{name: tf.constant(value[:0], tf.string) for name, value in request.items()})
     assert all(value.shape[0] == 0 for value in empty.values())
     if next(iter(TINY[task.name].backbones)) == trained.backbone_name:

@@ -40,11 +40,10 @@ def byte_tokenizer() -> Tokenizer:
 @functools.cache
 def word_tokenizer() -> Tokenizer:
     """WordPiece over letters, so that pieces are short."""
-    letters = sorted({c for text in TEXTS.values() for c in unicodedata.normalize("NFD", text.lower()) if c.isprintable() and not c.isspace()})
+    text = unicodedata.normalize("NFD", "".join(TEXTS.values()).lower())
+    letters = sorted({letter for letter in text if letter.isprintable() and not letter.isspace()})
     vocabulary = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters))
-    return Tokenizer(
-        TokenizerSpec("wordpiece", Layout((2,), (3,), (3,), 0), vocabulary, lowercase=True, unknown=1)
-    )
+    return Tokenizer(TokenizerSpec("wordpiece", Layout((2,), (3,), (3,), 0), vocabulary, lowercase=True, unknown=1))
 
 
 @functools.cache
@@ -59,9 +58,7 @@ def graph_of(tokenizer: Tokenizer):
 
 def characters(tokenizer: Tokenizer, texts: list[str]) -> list[list[tuple[int, int]]]:
     starts, ends = graph_of(tokenizer)(tf.constant(texts, tf.string, shape=[len(texts)]))
-    return [
-        list(zip(first, last, strict=True)) for first, last in zip(starts.to_list(), ends.to_list(), strict=True)
-    ]
+    return [list(zip(first, last, strict=True)) for first, last in zip(starts.to_list(), ends.to_list(), strict=True)]
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tiny_texts
+
 from keras_transfer import backbones, freezing
 from keras_transfer.backbones import Backbone
 from keras_transfer.recipe import BackboneSpec

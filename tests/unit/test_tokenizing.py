@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 import tiny_texts
 import tokenizers
+from tokenizers import Regex, models, pre_tokenizers
+
 from keras_transfer.text import packing
 from keras_transfer.text.byte_pairs import LONGEST_PIECE, BytePairs
 from keras_transfer.text.tokenizing import Layout, Tokenizer, TokenizerSpec
-from tokenizers import Regex, models, pre_tokenizers
 
 TRICKY = (
     "", " ", "a", "a  b", "a   's x", "  lead", "trail  ", "a\n\nb", "a \n b", "x\t\ty", "日本語テスト", "emoji 😀😀 x",
