@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -29,15 +29,17 @@ class Digits:
 
     @property
     def loss(self) -> Any:
+        """Of each example."""
         return self.found.task.loss(self.found.labels, self.recipe, None)
 
     @property
     def validation(self) -> tuple[Examples, list[Any]]:
+        """The examples, and what their predictions are compared with."""
         references = self.found.task.references(self.found.splits.validation, self.found.labels)
         return self.examples["validation"], references
 
 
-def digits(limit: int, **fields: Any) -> Digits:
+def digits(limit: int = 0, **fields: Any) -> Digits:
     """The data, and a freshly joined model.
 
     Args:
@@ -112,8 +114,3 @@ def compiled(model: keras.Model, rate: float) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
     return model
-
-
-def with_epochs(data: Digits, **phases: Any) -> Recipe:
-    """The recipe with other phases."""
-    return replace(data.recipe, **phases)

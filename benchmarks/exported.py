@@ -1,6 +1,8 @@
 """Exported versions with folded constants, against `model.export`: batches of 1 and 16.
 
     python benchmarks/exported.py [--quick]
+
+Random weights with the statistics of trained ones.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def _versions(build: Any, size: int, folder: Path) -> dict[str, tuple[Any, Any]]
     assert numeric.folded
     spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="pixels")
     answer = tf.function(lambda pixels: {"outputs": numeric.call(pixels)}, input_signature=[spec])
-    tf.saved_model.save(module, str(folder / "ours"), signatures={"serving_default": answer})
+    # As `export` does: an answer needs no gradients, and those of constants cannot be saved.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder / "ours"), signatures={"serving_default": answer}, options=options)
     found = {}
     for kind in ("theirs", "ours"):
         whole = tf.saved_model.load(str(folder / kind))

@@ -1,6 +1,8 @@
 """How memory and time grow when the data grow 1, 4 and 16 times: the cached head phase, a fresh process each.
 
     python benchmarks/growing.py [--quick]
+
+Made images, so that no disk of photos is needed.
 """
 
 from __future__ import annotations
@@ -83,9 +85,7 @@ def one(images: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         caches = []
-        first = measured(
-            lambda sample: caches.append(feature_cache.compute(encoder, examples, directory=Path(folder)))
-        )
+        first = measured(lambda sample: caches.append(feature_cache.compute(encoder, examples, directory=Path(folder))))
         cached = CachedExamples(caches[0], examples)
         second = measured(
             lambda sample: train_phase(

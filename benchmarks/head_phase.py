@@ -1,6 +1,8 @@
 """The head phase on cached features, against a frozen backbone inside `fit`: digits, EfficientNet-Lite0, 96 px.
 
     python benchmarks/head_phase.py [--quick]
+
+Real digits and weights, all from raw files to a trained head.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ EPOCHS = 20
 
 def measure(quick: bool) -> list[Row]:
     """The whole phase, from raw images to a trained head; and the same against one `predict` pass."""
-    limit, repeats = (300, 1) if quick else (0, 5)
-    data = digits(limit)
+    repeats = 1 if quick else 5
+    data = digits(limit=300, data__validation_share=0.02, data__test_share=0.02) if quick else digits()
     train, held_out = arrays(data.examples["train"]), arrays(data.examples["validation"])
     test = data.examples["test"]
     recipe = override(data.recipe, {"head": Phase(epochs=EPOCHS, learning_rate=1e-3, solver="gradient")})

@@ -3,6 +3,8 @@
     python benchmarks/run.py                 all of them, in full: about an hour on two cores
     python benchmarks/run.py --quick         little data, one repeat: minutes, and no figures to rely on
     python benchmarks/run.py head_phase      only these; the page keeps the others
+
+Figures measured while the machine is busy, or with --quick, are marked as provisional.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ def _section(name: str, quick: bool) -> str:
         provisional.append("the machine was busy with other work")
     if quick:
         provisional.append("little data and few repeats (--quick)")
-    warning = f"**Provisional**: {' and '.join(provisional)}. Measure again before relying on it.\n\n" if provisional else ""
+    warning = ""
+    if provisional:
+        warning = f"**Provisional**: {' and '.join(provisional)}. Measure again before relying on it.\n\n"
     where = (
         f"Measured {time.strftime('%Y-%m-%d %H:%M', time.gmtime(started))} UTC in {time.time() - started:.0f} s, "
         f"{platform.machine()}, {before} when it started. {' '.join(notes)}"

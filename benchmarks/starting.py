@@ -1,6 +1,8 @@
 """How long it takes to start: `import keras_transfer`, and the command's help.
 
     python benchmarks/starting.py [--quick]
+
+An empty Python process is measured beside and taken off.
 """
 
 from __future__ import annotations

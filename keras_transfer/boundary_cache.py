@@ -25,7 +25,7 @@ import tensorflow as tf
 from keras_transfer import freezing
 from keras_transfer.backbones import Backbone
 from keras_transfer.data.pipeline import evaluation_batches, unwrap
-from keras_transfer.feature_cache import best_batch_size, bytes_of_example, encode_function
+from keras_transfer.feature_cache import Encode, best_batch_size, bytes_of_example
 from keras_transfer.feature_store import Store
 from keras_transfer.inference_mode import InferenceMode
 from keras_transfer.recipe import Phase
@@ -72,8 +72,9 @@ class Estimate:
         """Seconds that caching saves; below zero it costs.
 
         Args:
-            train, validation: numbers of examples.
-            epochs: the validation examples are scored once more, before the first.
+            train: number of training examples.
+            validation: number of validation examples.
+            epochs: of training; the validation examples are scored once more, before the first.
         """
         live = self.compute * (train * epochs + validation * (epochs + 1))
         cached = (self.compute + self.read) * (train + validation) + self.read * (train + validation) * epochs
@@ -89,6 +90,7 @@ def cut(backbone: Backbone, encoder: keras.Model, head: keras.Model, phase: Phas
         backbone: the encoder's.
         encoder: from raw inputs to features, as `Backbone.encoder` made it.
         head: from features to raw outputs.
+        phase: says what trains.
 
     Raises:
         NoBoundary: there is no such place.
@@ -155,7 +157,8 @@ def _position(steps: Sequence[graph.Step], layer: Any) -> int:
 
 def _inputs_above(model: keras.Model, steps: Sequence[graph.Step], end: int) -> list[str]:
     """Names of the model's inputs that reach its output around the step at which it is cut."""
-    waiting, seen = [len(steps) - 1], set()
+    ends = {id(tensor) for tensor in tf.nest.flatten(model.output)}
+    waiting, seen = [position for position, step in enumerate(steps) if id(step.output) in ends], set()
     while waiting:
         position = waiting.pop()
         if position == end or position in seen:
@@ -184,13 +187,13 @@ def why_not(parts: Cut, examples: Examples) -> str:
     return ""
 
 
-def measure(parts: Cut, examples: Examples) -> Estimate:
+def measure(parts: Cut, examples: Examples, encode: Encode | None = None) -> Estimate:
     """Computes a few batches, writes them beside the cache, and reads them again.
 
     A read from the memory map is that of the system's page cache where the data fit memory, as in training.
     """
     size = min(best_batch_size(), len(examples))
-    encode = encode_function(parts.prefix, fold=False)
+    function = (encode or Encode(parts.prefix))(fold=False)
     seconds, kept = [], []
     dataset = iter(evaluation_batches(examples, size).dataset)
     while len(seconds) < PROBE_BATCHES + 1:
@@ -198,7 +201,7 @@ def measure(parts: Cut, examples: Examples) -> Estimate:
         batch = next(islice(dataset, 1), None)
         if batch is None:
             break
-        kept = [np.asarray(value) for value in tf.nest.flatten(encode(unwrap(batch["inputs"])))]
+        kept = [np.asarray(value) for value in tf.nest.flatten(function(unwrap(batch["inputs"])))]
         seconds.append(time.monotonic() - started)
     # The first batch traces. A later one that is short of examples, or of another length, makes the mean, not the best.
     compute = float(np.mean(seconds[1:] or seconds)) / size

@@ -16,15 +16,15 @@ import numpy as np
 
 from keras_transfer import boundary_cache, feature_cache, freezing
 from keras_transfer.backbones import Backbone
-from keras_transfer.feature_cache import CachedExamples, CacheTooLarge, FeatureCache, View
+from keras_transfer.feature_cache import CachedExamples, CacheTooLarge, Encode, FeatureCache, View
 from keras_transfer.feature_store import Store
 from keras_transfer.progress import Log
 from keras_transfer.recipe import Phase, Recipe
 from keras_transfer.tasks.base import Examples
 
 VIEWS = 4
-"""Augmented views of each example that are kept at most. At most epochs / VIEWS is gained; 4 views over 10 epochs came
-close to live augmentation on the trees sample (docs/benchmarks.md)."""
+"""Augmented views of each example that are kept at most: with K views over E epochs at most E / K is gained. Judgement:
+few enough to gain several times over the usual ten to twenty epochs."""
 
 CACHED_SPLITS = ("train", "validation")
 
@@ -52,7 +52,9 @@ def clean_features(
     encoder: keras.Model, examples: Mapping[str, Examples], recipe: Recipe, log: Log
 ) -> dict[str, FeatureCache]:
     """Features of the training and validation examples as they are, without augmentation."""
-    return {name: _compute(encoder, examples[name], recipe, name, log) for name in CACHED_SPLITS if name in examples}
+    encode = Encode(encoder)
+    present = [name for name in CACHED_SPLITS if name in examples]
+    return {name: _compute(encoder, encode, examples[name], recipe, name, log) for name in present}
 
 
 def head_examples(
@@ -60,7 +62,7 @@ def head_examples(
 ) -> dict[str, CachedExamples] | None:
     """What the head trains on; None where the features do not fit, and it must train through the backbone."""
     try:
-        return _cached(encoder, examples, recipe, recipe.head, "head", log, "", ())
+        return _cached(encoder, Encode(encoder), examples, recipe, recipe.head, "head", log, "", ())
     except CacheTooLarge as error:
         if recipe.cache != "auto":
             raise
@@ -99,10 +101,12 @@ def at_boundary(
             )
         log.say(f"fine_tune: nothing below is cached: {why}")
         return None
-    if not forced and not _worth_it(parts, examples, recipe, log):
+    encode = Encode(parts.prefix)
+    if not forced and not _worth_it(parts, encode, examples, recipe, log):
         return None
+    name, extras = boundary_cache.BOUNDARY, parts.extras
     try:
-        cached = _cached(parts.prefix, examples, recipe, phase, "fine_tune", log, boundary_cache.BOUNDARY, parts.extras)
+        cached = _cached(parts.prefix, encode, examples, recipe, phase, "fine_tune", log, name, extras)
     except CacheTooLarge as error:
         if forced:
             raise
@@ -111,7 +115,9 @@ def at_boundary(
     return AtBoundary(parts, cached["train"], cached.get("validation"))
 
 
-def _worth_it(parts: boundary_cache.Cut, examples: Mapping[str, Examples], recipe: Recipe, log: Log) -> bool:
+def _worth_it(
+    parts: boundary_cache.Cut, encode: Encode, examples: Mapping[str, Examples], recipe: Recipe, log: Log
+) -> bool:
     """Measures a few batches and decides; says what and why."""
     train = examples["train"]
     if augmented(train):
@@ -121,7 +127,7 @@ def _worth_it(parts: boundary_cache.Cut, examples: Mapping[str, Examples], recip
         )
         return False
     counts = [len(examples[name]) if name in examples else 0 for name in CACHED_SPLITS]
-    found = boundary_cache.measure(parts, train)
+    found = boundary_cache.measure(parts, train, encode)
     saved = found.saved(*counts, recipe.fine_tune.epochs or 0)
     size = found.bytes * sum(counts)
     numbers = (
@@ -140,6 +146,7 @@ def _worth_it(parts: boundary_cache.Cut, examples: Mapping[str, Examples], recip
 
 def _cached(
     model: keras.Model,
+    encode: Encode,
     examples: Mapping[str, Examples],
     recipe: Recipe,
     phase: Phase,
@@ -157,14 +164,12 @@ def _cached(
         views: Any = [None]
         if split == "train" and augmented(part):
             views = _views(model, part, recipe, phase, name, log)
-        caches = [_compute(model, part, recipe, split, log, view) for view in views]
+        caches = [_compute(model, encode, part, recipe, split, log, view) for view in views]
         found[split] = CachedExamples(caches, part, name=label, extras=extras)
     return found
 
 
-def _views(
-    model: keras.Model, train: Examples, recipe: Recipe, phase: Phase, name: str, log: Log
-) -> list[View]:
+def _views(model: keras.Model, train: Examples, recipe: Recipe, phase: Phase, name: str, log: Log) -> list[View]:
     """As many augmented views as the epochs and the budget allow; says what is traded."""
     epochs = max(1, phase.epochs or 1)
     affordable = int(Store().budget() / max(1.0, feature_cache.bytes_of_example(model, train) * len(train)))
@@ -178,10 +183,20 @@ def _views(
 
 
 def _compute(
-    model: keras.Model, examples: Examples, recipe: Recipe, split: str, log: Log, view: View | None = None
+    model: keras.Model,
+    encode: Encode,
+    examples: Examples,
+    recipe: Recipe,
+    split: str,
+    log: Log,
+    view: View | None = None,
 ) -> FeatureCache:
     """One pass, with a bar."""
     seen = f"view {view.epoch + 1} of {split}" if view else split
     what = f"{recipe.name} {seen}, {recipe.backbone.name} {model.name}"
     with log.bar(f"features of {what}", len(examples)) as update:
-        return feature_cache.compute(model, examples, progress=lambda done: update(done, ""), describe=what, view=view)
+
+        def progress(done: int) -> None:
+            update(done, "")
+
+        return feature_cache.compute(model, examples, progress=progress, describe=what, view=view, encode=encode)

@@ -29,8 +29,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train, measure and publish a model",
         "keras-transfer fit photos/ --fine_tune.trainable last:2 --head.epochs 3",
     ),
-    "evaluate": ("score a run or an export on labelled data", "keras-transfer evaluate saved_models/photos data/ --json"),
-    "predict": ("answer for files, folders or lines", "keras-transfer predict saved_models/photos new/ --output out.csv"),
+    "evaluate": (
+        "score a run or an export on labelled data",
+        "keras-transfer evaluate saved_models/photos data/ --json",
+    ),
+    "predict": (
+        "answer for files, folders or lines",
+        "keras-transfer predict saved_models/photos new/ --output out.csv",
+    ),
     "export": ("publish a run as a new version", "keras-transfer export runs/photos-20260101-120000 --to saved_models"),
     "runs": ("list the runs, side by side", "keras-transfer runs"),
     "cache": ("list, size and clear caches", "keras-transfer cache --clear features"),
@@ -157,9 +163,7 @@ def _run(options: argparse.Namespace) -> int:
     return int(status)
 
 
-def _split_words(
-    words: Sequence[str], commands: dict[str, argparse.ArgumentParser]
-) -> tuple[list[str], list[str]]:
+def _split_words(words: Sequence[str], commands: dict[str, argparse.ArgumentParser]) -> tuple[list[str], list[str]]:
     """The words that argparse reads, and those that are recipe fields with their values.
 
     Argparse does not know the fields, and would take the value of one that stands before SOURCE for SOURCE.
@@ -176,7 +180,9 @@ def _split_words(
             f"no such command: {name!r}; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(commands)}")
         )
     known = commands[name]._option_string_actions
-    kept, fields, rest = [], [], list(words)
+    kept: list[str] = []
+    fields: list[str] = []
+    rest = list(words)
     while rest:
         word = rest.pop(0)
         option, equals, _ = word.partition("=")

@@ -220,6 +220,7 @@ def _run_row(run: Any) -> dict[str, Any]:
 
 def cache(options: argparse.Namespace) -> Result:
     """List, size and clear caches."""
+    from keras_transfer.feature_store import Store
     from keras_transfer.samples import cache_folder
 
     base = cache_folder()
@@ -233,11 +234,18 @@ def cache(options: argparse.Namespace) -> Result:
             shutil.rmtree(base / kind)
         kinds = [kind for kind in kinds if kind not in chosen]
     rows = [{"kind": kind, "megabytes": round(_bytes(base / kind) / 1e6, 1)} for kind in kinds]
+    store = Store()
+    features, budget = store.rows(), round(store.budget() / 1e6)
     if not options.json:
         print(base)
         for row in rows:
             print(f"  {row['kind']:<12} {row['megabytes']:>10,.1f} MB")
-    return DONE, {"folder": str(base), "caches": rows}
+        if features:
+            print(f"features, last used first; at most {budget:,} MB (KERAS_TRANSFER_CACHE_GB), then the oldest go:")
+        for row in features:
+            unfinished = "" if row["complete"] else ", unfinished"
+            print(f"  {row['megabytes']:>10,.1f} MB  {row['describe']} ({row['examples']:,} examples{unfinished})")
+    return DONE, {"folder": str(base), "caches": rows, "features": features, "features_budget_megabytes": budget}
 
 
 def _bytes(folder: Path) -> int:

@@ -39,6 +39,8 @@ class Predictor:
             return self._strategy.run(replica, args=(batch,))
 
         self._step = step
+        # Making a dataset traces it, which for cached features takes longer than running it: kept from epoch to epoch.
+        self._held: tuple[Any, int, Any] | None = None
 
     def __call__(
         self,
@@ -50,10 +52,12 @@ class Predictor:
     ) -> tuple[list[Prediction], float]:
         """One prediction a record, in the order in which records first appear, and the mean loss of the examples."""
         batch_size = _even(min(batch_size, len(examples)), self._strategy.num_replicas_in_sync)
-        batches = evaluation_batches(examples, batch_size)
+        if self._held is None or self._held[0] is not examples or self._held[1] != batch_size:
+            dataset = self._strategy.experimental_distribute_dataset(evaluation_batches(examples, batch_size).dataset)
+            self._held = (examples, batch_size, dataset)
         parts: list[Prediction | None] = [None] * len(examples)
         total, done = 0.0, 0
-        for batch in self._strategy.experimental_distribute_dataset(batches.dataset):
+        for batch in self._held[2]:
             local = self._local(self._step(batch))
             outputs, each, real, index = local
             kept = real > 0

@@ -9,12 +9,8 @@ base once, and train a new model on the output).
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.data.pipeline import evaluation_batches, training_batches, unwrap
-from keras_transfer.feature_store import CACHE_FORMAT, CacheTooLarge, FeatureCache, Leaf, Store, hold, release
+from keras_transfer.feature_key import View, identity
+from keras_transfer.feature_store import CacheTooLarge, FeatureCache, Leaf, Store, hold, release
 from keras_transfer.folding import numeric_part
 from keras_transfer.tasks.base import Examples
-from keras_transfer.weights import fingerprint
 
 __all__ = ["CacheTooLarge", "CachedExamples", "FeatureCache", "View", "bytes_of_example", "compute", "gather_targets"]
 
@@ -35,21 +31,6 @@ FOLD_FROM = 1_000
 """Examples from which constants are folded: that takes some 1.5 s, and then saves about a fifth of the pass."""
 IN_MEMORY_BYTES = 64 * 2**20
 """Features up to this size are read into memory once; above it memory does not grow with the data."""
-# Words of a layer's configuration that say nothing about its output in inference mode.
-_SILENT = {"trainable", "about", "build_config", "registered_name", "kernel_initializer", "bias_initializer"}
-
-
-@dataclass(frozen=True)
-class View:
-    """One augmented view of every example: the one that a training with this seed sees in this epoch."""
-
-    epoch: int
-    """From 0."""
-    seed: int
-    augmentation: str
-    """How it is augmented, as the recipe says it: part of the identity of the cache."""
-    batch_size: int
-    """Of the training, where batches mix examples (MixUp, CutMix); else of any pass."""
 
 
 class CachedExamples:
@@ -100,10 +81,7 @@ class CachedExamples:
 
     def load(self, index: tf.Tensor) -> Any:
         """One example; the pipeline prefers `load_view`."""
-        if self.lengths is not None:
-            length = tf.gather(tf.constant(self.lengths), index)
-        else:
-            length = tf.constant(0)
+        length = tf.constant(0) if self.lengths is None else tf.gather(tf.constant(self.lengths), index)
         loaded = self.load_view(index[None], length, tf.constant(0))
         return tf.nest.map_structure(lambda x: x[0], loaded)
 
@@ -169,6 +147,7 @@ def compute(
     progress: Callable[[int], None] | None = None,
     describe: str = "",
     view: View | None = None,
+    encode: Encode | None = None,
 ) -> FeatureCache:
     """The features of all examples: read where they are cached, else computed in one pass and written as it streams.
 
@@ -184,6 +163,7 @@ def compute(
         progress: called with the number of examples done.
         describe: one line for people, for the list of caches.
         view: an augmented view, whose targets are stored with it; None: the examples as they are.
+        encode: the encoder's functions, where several passes with the same weights share them.
 
     Raises:
         CacheTooLarge: the features do not fit into the budget.
@@ -196,7 +176,9 @@ def compute(
         if found is None or not found.complete:
             filled = store.fill(key)
             try:
-                found = _fill(encoder, examples, store, key, batch_size or best_batch_size(), progress, describe, view)
+                size = batch_size or best_batch_size()
+                encode = encode or Encode(encoder)
+                found = _fill(encoder, encode, examples, store, key, size, progress, describe, view)
             finally:
                 release(filled)
     except BaseException:
@@ -222,60 +204,26 @@ def best_batch_size() -> int:
     return 128 if tf.config.list_logical_devices("GPU") else 32
 
 
+class Encode:
+    """The functions of one encoder, whose weights stay as they are: traced once for all passes, which takes seconds."""
+
+    def __init__(self, encoder: keras.Model):
+        self._encoder = encoder
+        self._functions: dict[bool, Callable[[Any], Any]] = {}
+
+    def __call__(self, fold: bool) -> Callable[[Any], Any]:
+        """A traced function of a batch's inputs; a folded one where that is asked for, or is there already."""
+        fold = fold or True in self._functions
+        if fold not in self._functions:
+            self._functions[fold] = encode_function(self._encoder, fold)
+        return self._functions[fold]
+
+
 def encode_function(encoder: keras.Model, fold: bool) -> Callable[[Any], Any]:
     """The encoder as a traced function of a batch's inputs."""
     if fold and tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return tf.function(numeric_part(encoder).call, reduce_retracing=True, autograph=False)
     return tf.function(lambda inputs: encoder(inputs, training=False), reduce_retracing=True, autograph=False)
-
-
-def identity(encoder: keras.Model, examples: Examples, view: View | None = None) -> str:
-    """The identity of a cache: weights, architecture with preprocessing, examples, precision, view.
-
-    Raises:
-        ValueError: the examples have no key.
-    """
-    if not examples.key:
-        raise ValueError("examples.key: expected a hash of all that decides the inputs. Received: an empty one.")
-    digest = hashlib.blake2b(digest_size=16)
-    parts: list[Any] = [CACHE_FORMAT, examples.key, len(examples), keras.config.dtype_policy().name, view]
-    digest.update(repr(parts).encode())
-    if view is not None:
-        for name, values in sorted((examples.targets or {}).items()):
-            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
-    digest.update(_architecture(encoder).encode())
-    digest.update(fingerprint(encoder).encode())
-    return digest.hexdigest()
-
-
-def _architecture(encoder: keras.Model) -> str:
-    """Layers with their settings and connections, whatever Keras called them in this process."""
-    try:
-        config = encoder.get_config()
-    except Exception:  # any kind: a layer of the caller's own that cannot be saved; its name must do
-        return repr([(type(layer).__name__, layer.name) for layer in encoder.layers])
-    names: dict[str, str] = {}
-
-    def collect(part: Any) -> None:
-        if isinstance(part, Mapping):
-            name = part.get("name")
-            if isinstance(name, str) and re.search(r"_\d+$", name):
-                names.setdefault(name, f"{re.sub(r'_[0-9]+$', '', name)}#{len(names)}")
-            for value in part.values():
-                collect(value)
-        elif isinstance(part, list | tuple):
-            for value in part:
-                collect(value)
-
-    def plain(part: Any) -> Any:
-        if isinstance(part, Mapping):
-            return {str(key): plain(value) for key, value in part.items() if key not in _SILENT}
-        if isinstance(part, list | tuple):
-            return [plain(value) for value in part]
-        return names.get(part, part) if isinstance(part, str) else part
-
-    collect(config)
-    return json.dumps(plain(config), sort_keys=True, default=str)
 
 
 class _Rest:
@@ -307,6 +255,7 @@ class _Rest:
 
 def _fill(
     encoder: keras.Model,
+    traced: Encode,
     examples: Examples,
     store: Store,
     key: str,
@@ -320,7 +269,7 @@ def _fill(
     if cache is not None and cache.complete:
         return cache
     done = int(cache.done.sum()) if cache is not None else 0
-    encode = encode_function(encoder, fold=len(examples) - done >= FOLD_FROM)
+    encode = traced(fold=len(examples) - done >= FOLD_FROM)
     waiting: list[np.ndarray] = []
     marked = time.monotonic()
     try:

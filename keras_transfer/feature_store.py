@@ -14,13 +14,12 @@ import shutil
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from keras_transfer.feature_arrays import FeatureCache, Leaf
 from keras_transfer.samples import cache_folder
 
 try:
@@ -36,89 +35,6 @@ BUDGET_SHARE, BUDGET_LIMIT = 0.2, 50e9
 
 class CacheTooLarge(OSError):
     """Features would take more than the budget or the disk allows."""
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One tensor of the cached structure, without the axis of examples."""
-
-    shape: tuple[int, ...]
-    """Of one example; where `ragged`, of one token."""
-    dtype: str
-    ragged: bool = False
-    """The first axis of each example has its own length; the tokens of all examples lie one after another."""
-
-    def row_bytes(self) -> int:
-        """Of one example, or of one token."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureCache:
-    """Features of all examples of one split, in the order of the examples."""
-
-    folder: Path
-    arrays: Mapping[str, np.ndarray]
-    """Memory-mapped, by flat name, features first: [n, …], or [all tokens, …] where the examples differ in length."""
-    template: Any
-    """The nested structure of the features, with flat names as leaves."""
-    targets: Mapping[str, str] = field(default_factory=dict)
-    """Flat names of targets that were stored beside the features, by the target's name."""
-    starts: np.ndarray | None = None
-    """int64 [n + 1]: where each example's tokens begin; None where all examples are of equal size."""
-    ragged: frozenset[str] = frozenset()
-    """The flat names to which `starts` applies."""
-    done: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
-    """bool [n], memory-mapped: which rows are written."""
-
-    def __len__(self) -> int:
-        return len(self.done)
-
-    @property
-    def bytes(self) -> int:
-        """Size on disk."""
-        return sum(array.nbytes for array in self.arrays.values())
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row is written."""
-        return bool(self.done.all())
-
-    def read(self, name: str, index: np.ndarray, length: int = 0) -> np.ndarray:
-        """[B, …] of some examples; [B, length, …] padded with zeros where they differ in length."""
-        array = self.arrays[name]
-        if name not in self.ragged:
-            return np.asarray(array[index])
-        assert self.starts is not None
-        sizes = (self.starts[1:] - self.starts[:-1])[index]
-        places = np.arange(length)[None]
-        real = places < sizes[:, None]
-        values = array[np.where(real, self.starts[index][:, None] + places, 0)]
-        values[~real] = 0
-        return values
-
-    def rows(self, index: Any, length: int = 0) -> Any:
-        """The features of some examples, in the encoder's own structure."""
-        index = np.asarray(index)
-        return tf.nest.map_structure(lambda name: self.read(name, index, length), self.template)
-
-    def write(self, name: str, index: np.ndarray, values: np.ndarray) -> None:
-        """Rows of one tensor, [B, …]; of those that differ in length, the padding is left out."""
-        array = self.arrays[name]
-        if name not in self.ragged:
-            array[index] = values
-            return
-        assert self.starts is not None
-        for row, value in zip(index, values, strict=True):
-            start, end = self.starts[row], self.starts[row + 1]
-            array[start:end] = value[: end - start]
-
-    def mark(self, index: np.ndarray) -> None:
-        """Flushes what was written, then says that these rows are done."""
-        for array in self.arrays.values():
-            array.flush()  # type: ignore[attr-defined]
-        self.done[index] = True
-        self.done.flush()  # type: ignore[attr-defined]
 
 
 class Store:
@@ -139,6 +55,8 @@ class Store:
 
     def open(self, key: str, count: int) -> FeatureCache | None:
         """What is there of a key, complete or not; None where there is nothing to go on with."""
+        import tensorflow as tf  # not at the top: the list of caches needs none
+
         folder = self.directory / key
         try:
             about = json.loads((folder / "cache.json").read_text())
@@ -168,14 +86,19 @@ class Store:
         """Empty arrays for all rows; makes room first.
 
         Args:
+            key: names the folder.
+            count: examples.
             leaves: of the features, in the flat order of `template`.
             template: any structure of that form.
             targets: of targets that are stored beside.
             lengths: int [n], where a leaf is ragged.
+            describe: one line for people.
 
         Raises:
             CacheTooLarge: they would not fit into the budget, or onto the disk.
         """
+        import tensorflow as tf
+
         targets = targets or {}
         everything = [*leaves, *targets.values()]
         names = [f"t{number}" for number in range(len(everything))]
@@ -332,9 +255,10 @@ def _lock(path: Path, alone: bool, wait: bool) -> Any:
 
 
 def _new_array(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-    """An array of zeros on disk, its space taken at once: a full disk must fail here, not while a mapping is written."""
+    """An array of zeros on disk."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
     del array
+    # The space is taken at once: a full disk must fail here, and not kill the process while a mapping is written.
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             size = os.fstat(file.fileno()).st_size

@@ -95,9 +95,8 @@ def train_joined(
 ) -> History:
     """The joined model, with the blocks that the phase names unfrozen; all other variables stay as they are.
 
-    Args:
-        cached: what `caching.at_boundary` found: then the upper part alone is run, and the joined model, whose layers
-            it shares, ends with the same weights.
+    With `cached`, what `caching.at_boundary` found, the upper part alone is run; the joined model, whose layers it
+    shares, ends with the same weights.
 
     Raises:
         RuntimeError: a frozen variable changed.
@@ -106,7 +105,7 @@ def train_joined(
     freezing.apply(backbone, policy, batchnorm=phase.batchnorm)
     before = freezing.snapshot(model)
     trained, inputs = (cached.parts.suffix, cached.train) if cached else (model, train)
-    held_out = validation
+    held_out: tuple[Any, list[Any]] | None = validation
     if cached:
         held_out = (cached.validation, validation[1]) if validation and cached.validation else None
         watch = _without_lower_part(watch, trained)

@@ -16,7 +16,7 @@ from keras_transfer.data.records import Record
 from keras_transfer.labels import Labels
 from keras_transfer.recipe import Recipe
 from keras_transfer.tasks import get_task
-from keras_transfer.tasks.base import Task
+from keras_transfer.tasks.base import ShowsFields, Task
 
 BATCH = 32
 
@@ -91,14 +91,19 @@ def predict(servable: Servable, inputs: Sequence[tuple[str, Record | str]]) -> I
     """One row an input, in order: `input` with the answer, or with `error`; the rest goes on.
 
     Args:
+        servable: what answers.
         inputs: the name to print, and the record to answer for, or the text of what is wrong with it.
     """
+    shown = servable.task.shown_fields if isinstance(servable.task, ShowsFields) else ()
     for start in range(0, len(inputs), BATCH):
         chunk = inputs[start : start + BATCH]
         good = [record for _, record in chunk if isinstance(record, Record)]
         answers = iter(_answers(servable, good))
         for name, record in chunk:
-            yield {"input": name, **(next(answers) if isinstance(record, Record) else {"error": record})}
+            if isinstance(record, Record):
+                yield {"input": name, **{field: record.fields[field] for field in shown}, **next(answers)}
+            else:
+                yield {"input": name, "error": record}
 
 
 def _answers(servable: Servable, records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -18,7 +18,6 @@ from keras_transfer.recipe import Recipe
 from keras_transfer.tasks import get_task
 from keras_transfer.tasks.base import Task
 
-
 WARNED_FILES = 3
 """Files that a warning names before a training; `keras-transfer check` names more."""
 
@@ -70,7 +69,9 @@ def prepare(recipe: Recipe, log: Log, given: Raw | None = None) -> Prepared:
     """
     task = get_task(recipe.task)
     log.say(f"reading {recipe.data.source}")
-    raw, findings = checks.check_source(recipe.data, recipe.task) if given is None else checks.check_raw(given, recipe.data)
+    raw, findings = (
+        checks.check_source(recipe.data, recipe.task) if given is None else checks.check_raw(given, recipe.data)
+    )
     for finding in findings:
         if finding.severity == "warn":
             log.warn(str(replace(finding, files=finding.files[:WARNED_FILES])))

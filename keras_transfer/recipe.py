@@ -60,9 +60,9 @@ class DataSpec:
     label_column: str = "label"
     group_column: str = "group"
     group_pattern: str = ""
-    """A regular expression with one group, applied to each example's path: examples with equal groups stay together."""
+    """A regular expression with one group, applied to each path: examples with equal groups stay together."""
     label_separator: str = "auto"
-    """Separates the labels of one example (multi-label). `auto`: `|` in a column; never in a folder name. "" is never."""
+    """Separates the labels of one example (multi-label). `auto`: `|` in a column, none in a folder name; "": none."""
     limit: int = 0
     """At most so many training examples (the first by content hash); 0 is all."""
 
@@ -72,7 +72,7 @@ class BackboneSpec:
     """The pretrained model."""
 
     name: str = ""
-    """A registered name (`keras-transfer backbones`), `sample:NAME`, a keras_hub preset, a preset folder, `run:PATH`."""
+    """A registered name (`keras-transfer backbones`), `sample:NAME`, a keras_hub preset or its folder, `run:PATH`."""
     weights: str = "auto"
     """`auto` (the pretrained ones), `imagenet`, a file, `sample:NAME`, or `none` (random)."""
     image_size: int = 0
@@ -140,7 +140,7 @@ class Recipe:
     seed: int = 0
     cache: Cache = "auto"
     class_weights: ClassWeights = "auto"
-    """`balanced` weighs each class by its rarity; `auto` does so where the largest class is over 3 times the smallest."""
+    """`balanced` weighs each class by its rarity; `auto` does so where the largest is over 3 times the smallest."""
     runs_directory: str = "runs"
     data: DataSpec = field(default_factory=DataSpec)
     backbone: BackboneSpec = field(default_factory=BackboneSpec)

@@ -243,7 +243,8 @@ class _BestWeights:
 
     def current(self) -> dict[str, np.ndarray]:
         """Copies of the trainable variables, and of moving statistics of trainable layers."""
-        return {v.path: np.array(v.numpy()) for v in _changing(self._model)}
+        changing = {id(v) for v in _changing(self._model)}
+        return {key: np.array(v.numpy()) for key, v in _by_key(self._model).items() if id(v) in changing}
 
     def offer(self, row: Mapping[str, float], always: bool = False) -> None:
         """Takes the model's weights if the row's score is better than any before."""
@@ -265,13 +266,23 @@ def _changing(model: keras.Model) -> list[Any]:
     return [v for v in model.variables if v.trainable or id(v) not in frozen]
 
 
+def _by_key(model: keras.Model) -> dict[str, Any]:
+    """Variables by path; of several with one path (as in towers built alike) the later ones are numbered."""
+    found: dict[str, Any] = {}
+    seen: dict[str, int] = {}
+    for variable in model.variables:
+        number = seen[variable.path] = seen.get(variable.path, 0) + 1
+        found[variable.path if number == 1 else f"{variable.path}#{number}"] = variable
+    return found
+
+
 def assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
     """Sets variables by path.
 
     Raises:
         ValueError: a path that the model does not have.
     """
-    variables = {v.path: v for v in model.variables}
+    variables = _by_key(model)
     unknown = sorted(set(weights) - set(variables))
     if unknown:
         raise ValueError(

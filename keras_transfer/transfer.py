@@ -11,9 +11,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import backbones, caching, devices, evaluation, feature_cache, freezing, phase_log, phases, planning
+from keras_transfer import (
+    backbones,
+    caching,
+    devices,
+    evaluation,
+    feature_cache,
+    freezing,
+    phase_log,
+    phases,
+    planning,
+    run_export,
+    run_record,
+)
 from keras_transfer import recipe as recipes
-from keras_transfer import run_export, run_record
 from keras_transfer.backbones import Backbone
 from keras_transfer.labels import Labels
 from keras_transfer.prepared import Prepared, prepare, recipe_of
@@ -98,9 +109,7 @@ def fit(
             run.seconds = clock.rounded()
             if prepared.recipe.export.enabled:
                 log.say("exporting and verifying in a fresh process")
-                run.saved_model = run_export.publish_run(
-                    run, prepared.task, joined.model, backbone, placed.precision
-                )
+                run.saved_model = run_export.publish_run(run, prepared.task, joined.model, backbone, placed.precision)
         run.status, run.seconds = "done", clock.rounded()
         run.save()
     return run

@@ -251,9 +251,8 @@ def _why_no_file(path: Path, spec: DataSpec) -> tuple[str, str]:
 
 
 def _unfit(problem: str, mend: str = "") -> DataError:
-    return DataError(
-        find("unknown_form", "stop", problem, mend=f"{mend}. Expected {EXPECTED}" if mend else f"Expected {EXPECTED}")
-    )
+    first = mend + " " * mend.endswith("?") + ". " * (bool(mend) and not mend.endswith("?"))
+    return DataError(find("unknown_form", "stop", problem, mend=f"{first}Expected {EXPECTED}"))
 
 
 def _near(path: Path) -> str:
@@ -262,4 +261,4 @@ def _near(path: Path) -> str:
         return ""
     names = [p.name for p in path.parent.iterdir()]
     near = difflib.get_close_matches(path.name, names, 1)
-    return f"Perhaps {path.parent / near[0]} is meant" if near else ""
+    return f"Did you mean {path.parent / near[0]}?" if near else ""

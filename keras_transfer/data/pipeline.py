@@ -21,30 +21,45 @@ class RandomAccess(Protocol):
     """What the pipeline needs of examples (see `tasks.base.Examples`)."""
 
     @property
-    def ids(self) -> Sequence[str]: ...
+    def ids(self) -> Sequence[str]:
+        """Examples of one record share its id."""
+        ...
 
     @property
-    def load(self) -> Callable[..., Any]: ...
+    def load(self) -> Callable[..., Any]:
+        """(index) -> one example."""
+        ...
 
     @property
-    def lengths(self) -> np.ndarray | None: ...
+    def lengths(self) -> np.ndarray | None:
+        """int32 [n], where lengths differ."""
+        ...
 
     @property
-    def bucket_lengths(self) -> tuple[int, ...]: ...
+    def bucket_lengths(self) -> tuple[int, ...]:
+        """The lengths to which batches are padded."""
+        ...
 
     @property
-    def augment(self) -> Callable[..., Any] | None: ...
+    def augment(self) -> Callable[..., Any] | None:
+        """(inputs, targets, seed) -> one augmented example."""
+        ...
 
     @property
-    def augment_batch(self) -> Callable[..., Any] | None: ...
+    def augment_batch(self) -> Callable[..., Any] | None:
+        """(inputs, targets, seeds) -> a mixed batch."""
+        ...
 
     def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches of equal size. An element has `inputs`, `targets`, `weight` [B] (sums to 1 over the batch), `real` [B]
-    (1.0, or 0.0 for padding) and `index` [B] (the example's number)."""
+    """Batches of equal size.
+
+    An element has `inputs`, `targets`, `weight` [B] (sums to 1 over the batch), `real` [B] (1.0, or 0.0 for padding)
+    and `index` [B] (the example's number).
+    """
 
     dataset: tf.data.Dataset
     steps: int
@@ -185,7 +200,11 @@ def _load(
     if (load_batch is not None or load_view is not None) and one is None and mix is None:
 
         def load_at_once(index: tf.Tensor, real: tf.Tensor, epoch: tf.Tensor, length: tf.Tensor) -> dict[str, Any]:
-            inputs, targets = load_view(index, length, epoch) if load_view else load_batch(index, length)
+            if load_view is not None:
+                inputs, targets = load_view(index, length, epoch)
+            else:
+                assert load_batch is not None
+                inputs, targets = load_batch(index, length)
             return element(inputs, targets, index, real)
 
         return dataset.map(load_at_once, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -79,6 +79,14 @@ class FitsInputs(Protocol):
 
 
 @runtime_checkable
+class ShowsFields(Protocol):
+    """A task whose answers say little without what was asked, such as the question."""
+
+    shown_fields: tuple[str, ...]
+    """The fields of a record that `predict` repeats beside its answer."""
+
+
+@runtime_checkable
 class Task(Protocol):
     """One job: labels, head, loss, metrics, decoding, serving signature."""
 

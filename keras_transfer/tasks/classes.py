@@ -83,7 +83,7 @@ def build_head(feature_spec: Any, labels: Labels, recipe: Recipe) -> keras.Model
 
 
 def loss(labels: Labels, label_smoothing: float, weights: np.ndarray | None) -> Callable[[Tensors, Any], tf.Tensor]:
-    """Cross-entropy of each example, from logits; targets are indices, or rows of probabilities (multi-label, MixUp)."""
+    """Cross-entropy of each example, from logits; targets are indices, or rows of chances (multi-label, MixUp)."""
     count = len(labels)
 
     def each(targets: Tensors, logits: Any) -> tf.Tensor:

@@ -19,8 +19,9 @@ from keras_transfer.metrics import spans as metrics
 from keras_transfer.metrics.intervals import bootstrap
 from keras_transfer.recipe import Recipe
 from keras_transfer.tasks.base import Examples, FeatureKind, Modality, Serving, Tensors
+from keras_transfer.text import answers as answering
 from keras_transfer.text import networks, offsets, packing, spans, windows
-from keras_transfer.text.windows import Windowing, WindowTable
+from keras_transfer.text.windows import Windowing
 
 # By training questions: the rate and the epochs. Fewer questions need more of both; the last are those of Devlin et
 # al., BERT, for SQuAD. The first two from validation questions of the sample `countries`.
@@ -113,7 +114,10 @@ class QuestionAnswering:
         found = windows.table(windowing, questions, contexts)
         longest, most = _answer_tokens(recipe), _n_best(recipe)
         right = np.array(
-            [_place(records[number].fields["answers"], found, window) for window, number in enumerate(found.record)],
+            [
+                answering.place(records[number].fields["answers"], found, window)
+                for window, number in enumerate(found.record)
+            ],
             np.int32,
         ).reshape(-1, 2)
         counts = np.array([len(starts) for starts in found.starts], np.int32)
@@ -208,7 +212,7 @@ class QuestionAnswering:
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], labels: Labels
     ) -> dict[str, Any]:
         """SQuAD's `exact_match` and `f1`, from 0 to 1, and those of questions with and without an answer."""
-        texts = [_answer(prediction, labels)["answer"] for prediction in predictions]
+        texts = [answering.answer_of(prediction, labels)["answer"] for prediction in predictions]
         return metrics.spans_score(texts, [reference["answers"] for reference in references])
 
     def intervals(
@@ -218,7 +222,7 @@ class QuestionAnswering:
         rules: metrics.Rules = "1.1" if all(reference["answers"] for reference in references) else "2.0"
         each = np.array(
             [
-                metrics.score_one(_answer(prediction, labels)["answer"], reference["answers"], rules)
+                metrics.score_one(answering.answer_of(prediction, labels)["answer"], reference["answers"], rules)
                 for prediction, reference in zip(predictions, references, strict=True)
             ]
         )
@@ -233,13 +237,13 @@ class QuestionAnswering:
         if not predictions or all(answerable):
             return labels
         always = labels.with_thresholds([spans.ALWAYS])
-        best = [_answer(prediction, always) for prediction in predictions]
+        best = [answering.answer_of(prediction, always) for prediction in predictions]
         correct = [
             metrics.score_one(answer["answer"], reference["answers"])[0]
             for answer, reference in zip(best, references, strict=True)
         ]
         spoken = [bool(metrics.normalise(answer["answer"])) for answer in best]
-        differences = [-_margin(prediction) for prediction in predictions]
+        differences = [-answering.margin_of(prediction) for prediction in predictions]
         return labels.with_thresholds([metrics.choose_no_answer_threshold(differences, correct, answerable, spoken)[0]])
 
     def serving(
@@ -258,7 +262,7 @@ class QuestionAnswering:
         if backbone is None or backbone.tokenizer is None:
             raise ValueError("backbone: expected the text backbone that the model was trained with. Received: none.")
         windowing, names = _windowing(recipe, backbone), networks.input_names(backbone.model)
-        longest, most, threshold = _answer_tokens(recipe), _n_best(recipe), _threshold(labels)
+        longest, most, threshold = _answer_tokens(recipe), _n_best(recipe), answering.threshold_of(labels)
         strings = [tf.TensorSpec([None], tf.string, name=name) for name in ("question", "context")]
 
         @tf.function(input_signature=strings, autograph=False)
@@ -270,7 +274,7 @@ class QuestionAnswering:
             tokens, nothing = spans.best_in_windows(logits, found.first, count, found.null, longest, most)
             characters = spans.in_characters(tokens, found.first, found.starts, found.ends)
             best, least = spans.merge_windows(characters, nothing, found.record, tf.size(context), most)
-            return _answer_tensors(best, least, context, threshold)
+            return answering.answer_tensors(best, least, context, threshold)
 
         request = {
             "question": np.array([b"What is the capital?"], object),
@@ -289,7 +293,7 @@ class QuestionAnswering:
 
     def expected(self, predictions: Sequence[Mapping[str, Any]], labels: Labels) -> dict[str, np.ndarray]:
         """`answer`, `start`, `end`, `score` [N]."""
-        found = [_answer(prediction, labels) for prediction in predictions]
+        found = [answering.answer_of(prediction, labels) for prediction in predictions]
         return {
             "answer": np.array([answer["answer"].encode() for answer in found], object),
             "start": np.array([answer["start"] for answer in found], np.int32),
@@ -299,15 +303,15 @@ class QuestionAnswering:
 
     def from_outputs(self, outputs: Mapping[str, np.ndarray], labels: Labels) -> list[dict[str, Any]]:
         """The answers as they were decided."""
-        return [{"decided": _output(outputs, "", number)} for number in range(len(outputs["answer"]))]
+        return [{"decided": answering.output_of(outputs, "", number)} for number in range(len(outputs["answer"]))]
 
     def answers(self, outputs: Mapping[str, np.ndarray], labels: Labels) -> list[dict[str, Any]]:
         """`answer`, `start`, `end`, `score`, and the best spans as `n_best`, one a question."""
         rows = []
         for number, starts in enumerate(outputs["n_best_start"]):
-            found = [_output(outputs, "n_best_", (number, k)) for k in range(len(starts))]
+            found = [answering.output_of(outputs, "n_best_", (number, k)) for k in range(len(starts))]
             listed = [answer for answer in found if answer["start"] >= 0]
-            rows.append({**_output(outputs, "", number), "n_best": listed})
+            rows.append({**answering.output_of(outputs, "", number), "n_best": listed})
         return rows
 
 
@@ -343,72 +347,3 @@ def _texts(records: Sequence[Record]) -> tuple[list[str], list[str]]:
         [offsets.encodable(record.fields[name]) for record in records] for name in ("question", "context")
     )
     return questions, contexts
-
-
-def _place(answers: Sequence[Mapping[str, Any]], found: WindowTable, window: int) -> tuple[int, int]:
-    """The first and the last token of the first answer, as places in the input; of "no answer" if it is not whole."""
-    null, starts, ends = int(found.null[window]), found.starts[window], found.ends[window]
-    if not answers or not len(starts):
-        return null, null
-    start = int(answers[0]["answer_start"])
-    end = start + len(answers[0]["text"])
-    before, after = found.at[window] > 0, found.at[window] + len(starts) < found.total[window]
-    from_token = int(np.searchsorted(ends, start, side="right"))
-    to_token = int(np.searchsorted(starts, end, side="left")) - 1
-    if from_token > to_token or (before and starts[0] > start) or (after and ends[-1] < end):
-        return null, null
-    first = int(found.first[window])
-    return first + from_token, first + to_token
-
-
-def _threshold(labels: Labels) -> float:
-    """Nothing is answered where the score of "no answer" is above that of the best span by more than this."""
-    return labels.thresholds[0] if labels.thresholds else 0.0
-
-
-def _margin(prediction: Mapping[str, Any]) -> float:
-    """The score of the best span less that of no answer."""
-    return prediction["candidates"][0]["margin"] if prediction["candidates"] else spans.IMPOSSIBLE
-
-
-def _answer(prediction: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
-    """What is answered under the labels' threshold; `_answer_tensors` outside a graph."""
-    if "decided" in prediction:
-        return prediction["decided"]
-    if not prediction["candidates"] or -_margin(prediction) > _threshold(labels):
-        return {"answer": "", "start": -1, "end": -1, "score": float(np.exp(prediction["no_answer"]))}
-    best = prediction["candidates"][0]
-    text = prediction["context"][best["start"] : best["end"]]
-    return {"answer": text, "start": best["start"], "end": best["end"], "score": float(np.exp(best["log_probability"]))}
-
-
-def _answer_tensors(best: spans.Spans, nothing: tf.Tensor, context: tf.Tensor, threshold: float) -> Tensors:
-    """The outputs of an export, from spans [N, K] of characters."""
-    possible = best.log_probability > spans.POSSIBLE
-    starts, ends = tf.where(possible, best.start, -1), tf.where(possible, best.end, -1)
-    scores = tf.where(possible, tf.exp(best.log_probability), 0.0)
-    shape = tf.shape(starts)
-    repeated = tf.reshape(tf.repeat(context, shape[1]), [-1])
-    texts = tf.reshape(offsets.graph_slices(repeated, tf.reshape(starts, [-1]), tf.reshape(ends, [-1])), shape)
-    answered = possible[:, 0] & (-best.margin[:, 0] <= threshold)
-    return {
-        "answer": tf.where(answered, texts[:, 0], ""),
-        "start": tf.where(answered, starts[:, 0], -1),
-        "end": tf.where(answered, ends[:, 0], -1),
-        "score": tf.where(answered, scores[:, 0], tf.exp(nothing)),
-        "n_best_answer": texts,
-        "n_best_start": starts,
-        "n_best_end": ends,
-        "n_best_score": scores,
-    }
-
-
-def _output(outputs: Mapping[str, np.ndarray], prefix: str, number: Any) -> dict[str, Any]:
-    """One answer of an export as JSON values."""
-    text = outputs[f"{prefix}answer"][number]
-    return {
-        "answer": text.decode() if isinstance(text, bytes) else str(text),
-        "start": int(outputs[f"{prefix}start"][number]),
-        "end": int(outputs[f"{prefix}end"][number]),
-        "score": float(outputs[f"{prefix}score"][number]),
-    }

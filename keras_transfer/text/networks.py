@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from keras_transfer.text.families import Pooling
 from keras_transfer.vision import blocks as graph
 from keras_transfer.vision.blocks import Block
-
-if TYPE_CHECKING:
-    from keras_transfer.backbones import Backbone
 
 INPUTS = ("token_ids", "padding_mask", "segment_ids")
 # `transformer_layer_3`, `f_net_layer_3`, `decoder_block_3`, `disentangled_attention_encoder_layer_3`, …
@@ -117,7 +114,7 @@ def _fed_to_first_layer(steps: Sequence[graph.Step]) -> str:
     return sources[0].name if len(sources) == 1 else ""
 
 
-def encoder(backbone: Backbone, kind: str) -> keras.Model:
+def encoder(backbone: Any, kind: str) -> keras.Model:
     """A model from packed tokens to features, which calls the network in inference mode.
 
     Args:

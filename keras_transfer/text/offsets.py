@@ -38,8 +38,8 @@ def graph_characters(
         ends: int32 [N, None], byte after the last of each token.
 
     Returns:
-        The first character of each token and the one after its last, int32 [N, None] each. Both are equal for a token
-        of nothing but white space.
+        The first character of each token and the one after its last, int32 [N, None] each. A token of nothing but white
+        space starts where the next one does and ends where the one before it does: not after its start.
     """
     data = tf.reshape(tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8), [-1])
     total = tf.size(data)
@@ -52,14 +52,14 @@ def graph_characters(
     solid_before = _counts(solid)
     places = tf.concat([tf.reshape(tf.where(solid), [-1]), [tf.cast(total, tf.int64)]], 0)
     places = tf.cast(places, tf.int32)
-    trimmed = tf.minimum(tf.gather(places, tf.gather(solid_before, first)), last)
+    first = tf.minimum(tf.gather(places, tf.gather(solid_before, first)), end)
     ending = tf.gather(solid_before, last)
-    last = tf.maximum(tf.where(ending > 0, tf.gather(places, tf.maximum(ending - 1, 0)) + 1, 0), trimmed)
+    last = tf.maximum(tf.gather(places, tf.maximum(ending - 1, 0)) + 1, base)
+    last = tf.where(ending > 0, last, base)
     # A byte 10xxxxxx goes on with a character; every other one begins one.
     begun = _counts(tf.bitwise.bitwise_and(data, tf.constant(0xC0, tf.uint8)) != 0x80)
     zero = tf.gather(begun, base)
-    from_character = tf.gather(begun, tf.minimum(trimmed + 1, total)) - 1
-    from_character = tf.where(last > trimmed, from_character, tf.gather(begun, trimmed))
+    from_character = tf.where(first < end, tf.gather(begun, tf.minimum(first + 1, total)) - 1, tf.gather(begun, first))
     to_character = tf.gather(begun, last)
     return starts.with_values(from_character - zero), ends.with_values(to_character - zero)
 

@@ -25,17 +25,17 @@ from keras_transfer.recipe import Phase
 from keras_transfer.tasks import TASKS
 from keras_transfer.training_loop import History, Watch
 
-EPOCHS = 3
+EPOCHS = 2
 TUNE = Phase(epochs=EPOCHS, learning_rate=1e-3, trainable="last:1", dropout=0.5)
 HEAD = Phase(epochs=EPOCHS, learning_rate=1e-2, dropout=0.5)
 DROPOUT = {"head.dropout": 0.5, "fine_tune.dropout": 0.5}
 
 
-LARGE = ("vgg16", "mobilenet_v2")
-"""Real networks, which take half a minute each; the small ones have the same kinds of layers."""
+SLOW = ("vgg16", "mobilenet_v2", "depthwise", "layer_normed")
+"""Networks that take long, or have no other kinds of layers than the rest."""
 CASES = [
     pytest.param(
-        (task, name), id=f"{task}-{name}", marks=[pytest.mark.slow] if name in LARGE or name in tiny.slow else []
+        (task, name), id=f"{task}-{name}", marks=[pytest.mark.slow] if name in SLOW or name in tiny.slow else []
     )
     for task, tiny in TINY.items()
     if task in TASKS
@@ -148,6 +148,7 @@ def test_with_a_view_for_each_epoch_augmented_training_is_the_same(residual: Ben
     same(tuned(bench, TUNE, at_boundary(bench, views=EPOCHS)), through, bench, kept)
 
 
+@pytest.mark.slow
 def test_so_is_the_head_phase(residual: Bench):
     bench = residual
     reset(bench)
@@ -209,7 +210,7 @@ def test_what_is_cached_is_what_the_recipe_says(residual: Bench):
     found, lines = kinds(residual, "auto")
     assert found is None and "augmentation" in lines[0]
     found, lines = kinds(residual, "boundary")
-    assert len(found.train) == BY_HEART and "3 augmented views" in lines[0]
+    assert len(found.train) == BY_HEART and "2 augmented views" in lines[0]
     with pytest.raises(ValueError, match="cache: boundary"):
         kinds(residual, "boundary", **{"fine_tune.trainable": "all"})
     found, lines = kinds(residual, "auto", **{"fine_tune.trainable": "all"})

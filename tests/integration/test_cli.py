@@ -176,7 +176,9 @@ def test_a_recipe_file_is_its_script(folder):
 def test_a_blown_up_fine_tuning_keeps_the_head(folder):
     # Rates below 1e38 leave the logits finite: the backbone ends in a ReLU6.
     blown = ["--fine_tune.epochs", "2", "--fine_tune.learning_rate", "1e38", "--fine_tune.trainable", "last:1"]
-    done = run_here(["fit", "photos", *SMALL, *UNPUBLISHED, "--name", "blown", "--data.batch_size", "4", *blown], folder)
+    done = run_here(
+        ["fit", "photos", *SMALL, *UNPUBLISHED, "--name", "blown", "--data.batch_size", "4", *blown], folder
+    )
     assert done.status == 0, done.err
     assert "not a number" in done.err and "fine_tune.learning_rate" in done.err
     (run,) = (folder / "runs").glob("blown-*")
@@ -223,7 +225,9 @@ def test_several_labels_for_a_photo(folder, tmp_path):
 
 def test_labels_that_are_numbers_without_a_head_phase(folder, tmp_path):
     photos = write_photo_folder(tmp_path, ("red", "blue"), 8, 40)
-    lines = [json.dumps({"path": f"{n}/{i:03d}.png", "label": k}) for k, n in ((2, "red"), (10, "blue")) for i in range(8)]
+    lines = [
+        json.dumps({"path": f"{n}/{i:03d}.png", "label": k}) for k, n in ((2, "red"), (10, "blue")) for i in range(8)
+    ]
     (photos / "labels.jsonl").write_text("\n".join(lines))
     phases = ["--head.epochs", "0", "--fine_tune.epochs", "1", "--fine_tune.trainable", "last:1"]
     done = run_here(["fit", "labels.jsonl", *SMALL, *phases, *UNPUBLISHED, "--json"], photos)

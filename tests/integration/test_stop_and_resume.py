@@ -88,7 +88,10 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(stopped, folder):
         for name in ("accuracy", "log_loss", "macro_f1"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4)
     histories = [
-        [row["val_loss"] for row in map(json.loads, (folder / found.json["run"] / "history.jsonl").read_text().splitlines())]
+        [
+            row["val_loss"]
+            for row in map(json.loads, (folder / found.json["run"] / "history.jsonl").read_text().splitlines())
+        ]
         for found in (resumed, whole)
     ]
     assert len(histories[0]) == 9

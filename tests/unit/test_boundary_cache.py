@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_freezing import SIZE, small_network
 
 from keras_transfer import backbones, boundary_cache, freezing
 from keras_transfer.boundary_cache import Estimate, NoBoundary, cut
 from keras_transfer.recipe import Phase
 from keras_transfer.tasks.base import Examples
-from test_freezing import SIZE, small_network
 
 TUNE = Phase(epochs=2, learning_rate=0.05, trainable="last:1")
 

@@ -32,7 +32,8 @@ LADDER = (
     {"tasks.classes"},  # what the two classification tasks share; no task itself
     {"tasks.*"},
     {"tasks"},
-    {"freeze_policy", "freezing", "folding", "feature_store", "feature_cache", "run_record", "training_loop"},
+    {"freeze_policy", "freezing", "folding", "feature_arrays", "feature_store", "feature_key", "feature_cache"},
+    {"run_record", "training_loop"},
     {"boundary_cache"},
     {"caching"},
     {"exported", "warmup", "saved_model_check"},

@@ -17,7 +17,12 @@ def test_nested_and_dotted_overrides_are_the_same():
 def test_text_is_read_as_the_type_of_the_field():
     recipe = override(
         Recipe(),
-        {"export.enabled": "false", "fine_tune.learning_rate": "1e-5", "head.epochs": "none", "options": '{"hidden": 8}'},
+        {
+            "export.enabled": "false",
+            "fine_tune.learning_rate": "1e-5",
+            "head.epochs": "none",
+            "options": '{"hidden": 8}',
+        },
     )
     assert recipe.export.enabled is False
     assert recipe.fine_tune.learning_rate == pytest.approx(1e-5)

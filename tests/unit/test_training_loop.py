@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from keras_transfer.data.pipeline import Batches
@@ -57,18 +56,24 @@ def test_it_learns():
 def test_the_best_epoch_is_restored_and_the_state_before_counts():
     model = line_model()
     before = model.get_weights()
-    history = train_phase(model, line_batches(), scores(model, [0.9, 0.5, 0.6, 0.7, 0.8]), PHASE, squared, primary="score")
+    history = train_phase(
+        model, line_batches(), scores(model, [0.9, 0.5, 0.6, 0.7, 0.8]), PHASE, squared, primary="score"
+    )
     assert history.best_epoch == 0
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    history = train_phase(model, line_batches(), scores(model, [0.1, 0.5, 0.9, 0.7, 0.8]), PHASE, squared, primary="score")
+    history = train_phase(
+        model, line_batches(), scores(model, [0.1, 0.5, 0.9, 0.7, 0.8]), PHASE, squared, primary="score"
+    )
     assert history.best_epoch == 2
 
 
 def test_patience_ends_the_phase():
     phase = Phase(epochs=10, learning_rate=0.01, patience=2)
     model = line_model()
-    history = train_phase(model, line_batches(), scores(model, [0.1, 0.5, 0.4, 0.3, 0.2]), phase, squared, primary="score")
+    history = train_phase(
+        model, line_batches(), scores(model, [0.1, 0.5, 0.4, 0.3, 0.2]), phase, squared, primary="score"
+    )
     assert (history.stopped, history.best_epoch, len(history.epochs)) == ("patience", 1, 4)
 
 
@@ -105,7 +110,13 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_training():
     state = states[1]
     assert state.epoch == 2
     history = train_phase(
-        resumed, line_batches(), scores(resumed, values[3:]), PHASE, squared, primary="score", watch=Watch(restored=state)
+        resumed,
+        line_batches(),
+        scores(resumed, values[3:]),
+        PHASE,
+        squared,
+        primary="score",
+        watch=Watch(restored=state),
     )
     assert [row["epoch"] for row in history.epochs] == [0, 1, 2, 3, 4]
     for one, two in zip(whole.get_weights(), resumed.get_weights(), strict=True):
@@ -128,3 +139,32 @@ def test_each_variable_moves_at_its_own_pace():
     train_phase(model, line_batches(), None, PHASE, squared, paces={"out/kernel": 0.0, "out/bias": 1.0})
     np.testing.assert_array_equal(model.get_weights()[0], kernel)
     assert np.abs(model.get_weights()[1] - bias).max() > 0
+
+
+def test_variables_of_one_path_are_kept_apart():
+    inputs = keras.Input((2,), name="x")
+    towers = [keras.Model(inputs, keras.layers.Dense(2, name="dense")(inputs), name=name) for name in ("one", "two")]
+    model = keras.Model(
+        inputs, keras.layers.Dense(1, name="out")(keras.layers.Add()([tower(inputs) for tower in towers]))
+    )
+    assert [v.path for v in model.variables].count("dense/kernel") == 2
+    before = model.get_weights()
+    train_phase(model, line_batches(), scores(model, [0.9, 0.1, 0.1, 0.1, 0.1]), PHASE, squared, primary="score")
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_phase_that_patience_ended_is_not_gone_on_with():
+    phase = Phase(epochs=10, learning_rate=0.01, patience=1)
+    states, model = [], line_model()
+    values = [0.1, 0.5, 0.4]
+    first = train_phase(
+        model, line_batches(), scores(model, values), phase, squared, primary="score", watch=Watch(save=states.append)
+    )
+    again = line_model()
+    second = train_phase(
+        again, line_batches(), scores(again, []), phase, squared, primary="score", watch=Watch(restored=states[-1])
+    )
+    assert (second.stopped, second.best_epoch, second.epochs) == ("patience", 1, first.epochs)
+    for one, two in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)

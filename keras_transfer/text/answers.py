@@ -1,0 +1,82 @@
+"""Answers: what is said where spans are found, in and outside a graph: the best one, or that there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.labels import Labels
+from keras_transfer.text import offsets, spans
+from keras_transfer.text.windows import WindowTable
+
+
+def place(answers: Sequence[Mapping[str, Any]], found: WindowTable, window: int) -> tuple[int, int]:
+    """The first and the last token of the first answer, as places in the input; of "no answer" if it is not whole."""
+    null, starts, ends = int(found.null[window]), found.starts[window], found.ends[window]
+    if not answers or not len(starts):
+        return null, null
+    start = int(answers[0]["answer_start"])
+    end = start + len(answers[0]["text"])
+    before, after = found.at[window] > 0, found.at[window] + len(starts) < found.total[window]
+    from_token = int(np.searchsorted(ends, start, side="right"))
+    to_token = int(np.searchsorted(starts, end, side="left")) - 1
+    if from_token > to_token or (before and starts[0] > start) or (after and ends[-1] < end):
+        return null, null
+    first = int(found.first[window])
+    return first + from_token, first + to_token
+
+
+def threshold_of(labels: Labels) -> float:
+    """Nothing is answered where the score of "no answer" is above that of the best span by more than this."""
+    return labels.thresholds[0] if labels.thresholds else 0.0
+
+
+def margin_of(prediction: Mapping[str, Any]) -> float:
+    """The score of the best span less that of no answer."""
+    return prediction["candidates"][0]["margin"] if prediction["candidates"] else spans.IMPOSSIBLE
+
+
+def answer_of(prediction: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
+    """What is answered under the labels' threshold; `answer_tensors` outside a graph."""
+    if "decided" in prediction:
+        return prediction["decided"]
+    if not prediction["candidates"] or -margin_of(prediction) > threshold_of(labels):
+        return {"answer": "", "start": -1, "end": -1, "score": float(np.exp(prediction["no_answer"]))}
+    best = prediction["candidates"][0]
+    text = prediction["context"][best["start"] : best["end"]]
+    return {"answer": text, "start": best["start"], "end": best["end"], "score": float(np.exp(best["log_probability"]))}
+
+
+def answer_tensors(best: spans.Spans, nothing: tf.Tensor, context: tf.Tensor, threshold: float) -> dict[str, tf.Tensor]:
+    """The outputs of an export, from spans [N, K] of characters."""
+    possible = best.log_probability > spans.POSSIBLE
+    starts, ends = tf.where(possible, best.start, -1), tf.where(possible, best.end, -1)
+    scores = tf.where(possible, tf.exp(best.log_probability), 0.0)
+    shape = tf.shape(starts)
+    repeated = tf.reshape(tf.repeat(context, shape[1]), [-1])
+    texts = tf.reshape(offsets.graph_slices(repeated, tf.reshape(starts, [-1]), tf.reshape(ends, [-1])), shape)
+    answered = possible[:, 0] & (-best.margin[:, 0] <= threshold)
+    return {
+        "answer": tf.where(answered, texts[:, 0], ""),
+        "start": tf.where(answered, starts[:, 0], -1),
+        "end": tf.where(answered, ends[:, 0], -1),
+        "score": tf.where(answered, scores[:, 0], tf.exp(nothing)),
+        "n_best_answer": texts,
+        "n_best_start": starts,
+        "n_best_end": ends,
+        "n_best_score": scores,
+    }
+
+
+def output_of(outputs: Mapping[str, np.ndarray], prefix: str, number: Any) -> dict[str, Any]:
+    """One answer of an export as JSON values."""
+    text = outputs[f"{prefix}answer"][number]
+    return {
+        "answer": text.decode() if isinstance(text, bytes) else str(text),
+        "start": int(outputs[f"{prefix}start"][number]),
+        "end": int(outputs[f"{prefix}end"][number]),
+        "score": float(outputs[f"{prefix}score"][number]),
+    }
