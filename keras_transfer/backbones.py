@@ -29,7 +29,8 @@ def load(spec: BackboneSpec) -> Backbone:
     Args:
         spec: `name` is a registered name however it is written (`resnet50`, `ResNet50V2`), `sample:NAME`, a keras_hub
             preset of images or of texts, a handle or a folder of such a preset (in Keras's or Hugging Face's form), or
-            `run:PATH`, an earlier run's folder or a `.keras` file. `weights` is `auto`, `imagenet`, `sample:NAME`, a file, or `none` for random ones.
+            `run:PATH`, an earlier run's folder or a `.keras` file. `weights` is `auto`, `imagenet`, `sample:NAME`, a
+            file, or `none` for random ones.
 
     Raises:
         ValueError: for a name that nothing goes by, weights that do not fit or are out of reach, an image size that
