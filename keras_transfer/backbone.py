@@ -125,7 +125,10 @@ class Backbone:
                 f"{families.hint(features_at, [*names, *known])}; blocks: {', '.join(names)}. "
                 f"Received: {features_at!r}."
             )
-        model = keras.Model(self.model.input, graph.output_of(self.model, name), name=self.model.name)
+        if isinstance(self.model, networks.HubNetwork):
+            model = networks.cut(self.model, name)
+        else:
+            model = keras.Model(self.model.input, graph.output_of(self.model, name), name=self.model.name)
         kept = {step.name for step in graph.steps(model)}
         blocks = []
         for block in self.blocks:

@@ -275,10 +275,10 @@ def _unknown(name: str) -> str:
     """Says that nothing goes by that name, and what is near."""
     near = families.suggestions(name.removeprefix("sample:"))
     if not near and name:
-        near = difflib.get_close_matches(name, pretrained.hub_presets(), 3)
+        near = difflib.get_close_matches(name, [*text_families.SAMPLES, *pretrained.hub_presets()], 3)
     hint = f"; did you mean {', '.join(near)}" if near else ""
     return (
-        "backbone.name: expected a name that `keras-transfer backbones` lists, sample:NAME, a keras_hub image preset, "
+        "backbone.name: expected a name that `keras-transfer backbones` lists, sample:NAME, a keras_hub preset, "
         f"a preset folder with a config.json, or run:PATH{hint}. Received: {name!r}."
     )
 

@@ -305,9 +305,15 @@ def _print_layers(result: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 
 def backbones(options: argparse.Namespace) -> Result:
     """List the backbones."""
+    from keras_transfer.text import families as texts
     from keras_transfer.vision import families
 
-    rows = [dict(zip(("name", "family", "parameters", "image_size"), row, strict=False)) for row in families.names()]
+    columns = ("name", "family", "parameters", "image_size", "sequence_length")
+    images = [(*row[:4], None) for row in families.names()]
+    rows = [
+        dict(zip(columns, row, strict=True))
+        for row in (*images, *((name, family, size, None, length) for name, family, size, length in texts.names()))
+    ]
     if not options.json:
         _print_table(rows)
     return DONE, {"backbones": rows}
@@ -357,4 +363,6 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
+    if value is None:
+        return ""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

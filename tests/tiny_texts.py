@@ -63,6 +63,20 @@ def write_gpt2(folder: Path, **size: Any) -> Path:
     return folder
 
 
+def write_llama3(folder: Path, **size: Any) -> Path:
+    """A Llama 3 in Keras's form: no learnt positions, fewer keys than queries."""
+    import keras_hub
+
+    vocabulary, merges = byte_pairs("<|begin_of_text|>")
+    special = ["<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    vocabulary |= {token: len(vocabulary) + number for number, token in enumerate(special)}
+    sizes = {"num_layers": 3, "hidden_dim": 16, "intermediate_dim": 32, "num_query_heads": 2, "num_key_value_heads": 1}
+    network = keras_hub.models.Llama3Backbone(vocabulary_size=len(vocabulary), **{**sizes, **size})
+    network.save_to_preset(str(folder))
+    keras_hub.models.Llama3Tokenizer(vocabulary=vocabulary, merges=merges).save_to_preset(str(folder))
+    return folder
+
+
 def write_roberta(folder: Path, **size: Any) -> Path:
     """A RoBERTa in Keras's form."""
     import keras_hub

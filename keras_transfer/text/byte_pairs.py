@@ -91,11 +91,11 @@ class BytePairs(tf.Module):
                     merged.append(ids[left + right])
         self._none = len(keys)
         self._merged = np.array([*merged, 0], np.int32)
-        # An empty table cannot be made; the key -1 is no pair's.
-        initializer = tf.lookup.KeyValueTensorInitializer(
-            np.array(keys or [-1], np.int64), np.arange(max(len(keys), 1), dtype=np.int64)
-        )
-        self._ranks = tf.lookup.StaticHashTable(initializer, self._none)
+        # Sorted for a binary search, with one key that is no pair's. A hash table would be a resource that an export
+        # has to track and fill, and looks up no faster here.
+        order = np.argsort(np.array(keys, np.int64), kind="stable")
+        self._keys = np.append(np.array(keys, np.int64)[order], np.iinfo(np.int64).max)
+        self._ranks = np.append(order, self._none).astype(np.int32)
 
     def tokenize_with_offsets(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """String [N] -> ids, starts and ends, int32 [N, None] each; offsets in bytes of the text as UTF-8."""
@@ -143,8 +143,10 @@ class BytePairs(tf.Module):
         """int32 [R, L], padded with -1 -> the same, with no pair left to merge."""
 
         def rank(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-            keys = tf.cast(left, tf.int64) * self._radix + tf.cast(right, tf.int64)
-            return tf.where((left >= 0) & (right >= 0), self._ranks.lookup(keys), self._none)
+            keys = tf.reshape(tf.cast(left, tf.int64) * self._radix + tf.cast(right, tf.int64), [-1])
+            place = tf.searchsorted(self._keys, keys)
+            found = tf.where(tf.gather(self._keys, place) == keys, tf.gather(self._ranks, place), self._none)
+            return tf.where((left >= 0) & (right >= 0), tf.reshape(found, tf.shape(left)), self._none)
 
         def step(rows: tf.Tensor, done: tf.Tensor, live: tf.Tensor, numbers: tf.Tensor) -> Any:
             # `live` rows still have pairs to merge; `numbers` says which rows they are, `done` takes them back.

@@ -61,18 +61,23 @@ FAMILIES: Mapping[str, TextFamily] = {
 
 # The weights samples that are text backbones, with their family and the sizes of the network, for lists and plans.
 SAMPLES: Mapping[str, tuple[str, int, int]] = {
-    "minilm": ("Bert", 22_713_216, 512),
+    "minilm": ("Bert", 22_565_376, 512),
     "smollm2": ("Llama3", 134_515_008, 8_192),
 }
-# What one reads about first, without opening keras_hub.
+# Presets of keras_hub to begin with; any other of a family above is taken by its name, too.
 WELL_KNOWN: tuple[tuple[str, str], ...] = (
     ("bert_tiny_en_uncased", "Bert"),
     ("bert_base_en_uncased", "Bert"),
     ("distil_bert_base_en_uncased", "DistilBert"),
     ("roberta_base_en", "Roberta"),
-    ("electra_small_discriminator_uncased_en", "Electra"),
     ("gpt2_base_en", "GPT2"),
 )
+
+
+def names() -> list[tuple[str, str, int | None, int | None]]:
+    """(name, family, parameters, longest input in tokens) of the samples, then of some presets, where it is known."""
+    samples: list[tuple[str, str, int | None, int | None]] = [(name, *facts) for name, facts in SAMPLES.items()]
+    return [*samples, *((name, family, None, None) for name, family in WELL_KNOWN)]
 
 
 def find(class_name: str) -> TextFamily | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,7 +58,39 @@ class SequencePooling(keras.layers.Layer):
         return {**super().get_config(), "how": self.how}
 
 
-def network(model: keras.Model, pooling: Pooling) -> keras.Model:
+@keras.saving.register_keras_serializable("keras_transfer")
+class HubNetwork(keras.Model):
+    """A keras_hub text backbone up to one of its operations.
+
+    It is saved as the backbone's own configuration and the operation's name: the configurations of the layers in a
+    backbone are not all complete (Llama's decoder layer in keras_hub 0.32 has none that can be read back).
+
+    Args:
+        inputs: of the backbone, by name.
+        outputs: of the operation.
+        source: the backbone, as JSON of `keras.saving.serialize_keras_object`.
+        end: the operation's name.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, source: str, end: str, **kwargs: Any):
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self.source, self.end = source, end
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return {"source": self.source, "end": self.end, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> HubNetwork:
+        """The network that `get_config` described, with fresh weights."""
+        import keras_hub  # noqa: F401  (its classes must be known)
+
+        backbone = keras.saving.deserialize_keras_object(json.loads(config["source"]), custom_objects)
+        outputs = output_of(backbone, config["end"])
+        return cls(backbone.input, outputs, config["source"], config["end"], name=config["name"])
+
+
+def network(model: keras.Model, pooling: Pooling) -> HubNetwork:
     """A keras_hub text backbone with one output: the sequence [N, T, F], or the vector [N, F] of its own pooler.
 
     Raises:
@@ -78,7 +111,19 @@ def network(model: keras.Model, pooling: Pooling) -> keras.Model:
             f"backbone.pooling: a {type(model).__name__} has no pooler of its own; expected mean, first or last. "
             "Received: 'pooled'."
         )
-    return keras.Model(model.input, output, name=model.name)
+    end = next(step.name for step in graph.steps(model) if step.output is output)
+    source = json.dumps(keras.saving.serialize_keras_object(model))
+    return HubNetwork(model.input, output, source, end, name=model.name)
+
+
+def cut(model: HubNetwork, name: str) -> HubNetwork:
+    """The network that ends after the operation of that name."""
+    return HubNetwork(model.input, output_of(model, name), model.source, name, name=model.name)
+
+
+def output_of(model: keras.Model, name: str) -> Any:
+    """The last output of the operation of that name, since ALBERT calls one layer many times over."""
+    return next(step.output for step in reversed(graph.steps(model)) if step.name == name)
 
 
 def blocks(model: keras.Model) -> tuple[Block, ...]:

@@ -61,7 +61,9 @@ def steps(model: keras.Model) -> list[Step]:
     if by_depth is None:
         return []
     order = {id(operation): position for position, operation in enumerate(model.operations)}
-    nodes = sorted((node for level in by_depth.values() for node in level), key=lambda node: order[id(node.operation)])
+    # Of a layer that is called many times, the call next to the input comes first: depth counts from the output.
+    placed = [(order[id(node.operation)], -depth, node) for depth, level in by_depth.items() for node in level]
+    nodes = [node for _, _, node in sorted(placed, key=lambda entry: entry[:2])]
     found: list[Step] = []
     producers: dict[int, int] = {}
     for position, node in enumerate(nodes):

@@ -19,11 +19,12 @@ TEXTS = ["a warm and clever film", "boring"]
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "bert": tiny_texts.write_bert,
     "gpt2": tiny_texts.write_gpt2,
+    "llama3": tiny_texts.write_llama3,
     "roberta": tiny_texts.write_roberta,
     "hugging_face_bert": tiny_texts.write_hugging_face_bert,
     "hugging_face_gpt2": tiny_texts.write_hugging_face_gpt2,
 }
-DECODERS = {"gpt2", "hugging_face_gpt2"}
+DECODERS = {"gpt2", "llama3", "hugging_face_gpt2"}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_a_folder_is_recognised_as_encoder_or_decoder(loaded: dict[str, Backbone
     backbone = loaded[name]
     assert backbone.modality == "text"
     assert backbone.pooling == ("last" if name in DECODERS else "mean")
-    assert backbone.sequence_length == 64
+    assert backbone.sequence_length == (pretrained.LONGEST_BY_DEFAULT if name == "llama3" else 64)
     norm = ["final_norm"] if name in DECODERS else []
     layers = [f"transformer_layer_{number}" for number in range(3)]
     assert [block.name for block in backbone.blocks] == ["embeddings", *layers, *norm]
@@ -172,9 +173,10 @@ def test_last_two_of_a_decoder_are_its_norm_and_its_top_layer(loaded: dict[str, 
     assert {path.split("/")[0] for path in paths} == {"transformer_layer_2", "layer_norm"}
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "roberta"])
-def test_a_saved_model_brings_its_tokenizer(loaded: dict[str, Backbone], name: str, tmp_path: Path) -> None:
-    backbone = loaded[name]
+@pytest.mark.parametrize("cut", ["", "transformer_layer_1"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama3", "roberta"])
+def test_a_saved_model_brings_its_tokenizer(loaded: dict[str, Backbone], name: str, cut: str, tmp_path: Path) -> None:
+    backbone = loaded[name].cut(cut) if cut else loaded[name]
     encoder = backbone.encoder("pooled")
     model = keras.Model(encoder.input, keras.layers.Dense(2)(encoder.output))
     model.save(tmp_path / "model.keras")
@@ -183,6 +185,8 @@ def test_a_saved_model_brings_its_tokenizer(loaded: dict[str, Backbone], name: s
     assert wrapper is not None
     found = backbones.from_wrapper(wrapper)
     assert found.tokenizer.spec == backbone.tokenizer.spec
+    assert found.blocks == backbone.blocks
+    assert [weight.path for weight in found.model.weights] == [weight.path for weight in backbone.model.weights]
     inputs = _inputs(found)
     np.testing.assert_allclose(again(inputs), model(inputs), atol=1e-6)
 
@@ -235,6 +239,19 @@ def test_every_family_is_a_class_of_keras_hub() -> None:
 
     for name in families.FAMILIES:
         assert hasattr(keras_hub.models, f"{name}Backbone"), name
+
+
+def test_a_layer_that_is_called_many_times_is_cut_after_its_last_call() -> None:
+    import keras_hub
+
+    size = {"num_layers": 3, "num_heads": 1, "embedding_dim": 4, "hidden_dim": 4, "intermediate_dim": 8}
+    albert = keras_hub.models.AlbertBackbone(vocabulary_size=10, **size)
+    network = networks.network(albert, "mean")
+    again = networks.HubNetwork.from_config(network.get_config())
+    again.set_weights(network.get_weights())
+    inputs = {name: np.ones((1, 3), np.int32) for name in network.input}
+    np.testing.assert_allclose(again(inputs), albert(inputs)["sequence_output"], atol=1e-6)
+    assert [block.name for block in networks.blocks(network)] == ["embeddings", "transformer_layer_0"]
 
 
 def test_a_network_of_two_texts_is_refused() -> None:

@@ -1,0 +1,24 @@
+"""Is this review of a film favourable? MiniLM, a small BERT, on the `movie_reviews` sample: 3,000 rows, 1,000 to test.
+
+    python recipes/movie_reviews_minilm.py
+    keras-transfer fit recipes/movie_reviews_minilm.py --seed 1
+
+Both do the same but for the seed.
+"""
+
+from keras_transfer import BackboneSpec, DataSpec, Phase, Recipe
+from keras_transfer.cli import fit_script
+
+recipe = Recipe(
+    name="movie_reviews_minilm",
+    task="text_classification",
+    data=DataSpec(source="sample:movie_reviews", batch_size=32),
+    backbone=BackboneSpec(name="minilm"),
+    head=Phase(solver="exact"),
+    fine_tune=Phase(
+        epochs=3, learning_rate=1e-4, trainable="all", schedule="linear", weight_decay=0.01, label_smoothing=0.1
+    ),
+)
+
+if __name__ == "__main__":
+    raise SystemExit(fit_script())
