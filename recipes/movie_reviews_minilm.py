@@ -1,4 +1,4 @@
-"""Is this review of a film favourable? MiniLM, a small BERT, on the `movie_reviews` sample: 3,000 rows, 1,000 to test.
+"""Is this review of a film favourable? MiniLM, a small BERT, on 3,000 rows of the `movie_reviews` sample.
 
     python recipes/movie_reviews_minilm.py
     keras-transfer fit recipes/movie_reviews_minilm.py --seed 1
