@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 
 from keras_transfer.recipe import DeviceSpec
+
+# By the numbers of malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD, each with its values in bytes, the first
+# that glibc takes: before 2.35 it refuses to keep blocks above 32 MiB.
+_MALLOC_OPTIONS = ((-1, (2**31 - 1,)), (-2, (2**28,)), (-3, (2**30, 2**25)))
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ def set_up(spec: DeviceSpec) -> Devices:
     Raises:
         ValueError: `mirrored` with a single device.
     """
+    keep_freed_memory()
     precision = _precision(spec)
     keras.mixed_precision.set_global_policy(precision)
     gpus = tf.config.list_logical_devices("GPU")
@@ -48,6 +56,27 @@ def set_up(spec: DeviceSpec) -> Devices:
         operations = None if gpus else tf.distribute.ReductionToOneDevice()
         return Devices(tf.distribute.MirroredStrategy(names, cross_device_ops=operations), precision)
     return Devices(tf.distribute.get_strategy(), precision)
+
+
+def keep_freed_memory() -> bool:
+    """Lets glibc keep the memory that a step frees for the next one, unless the user has tuned it (`MALLOC_…`).
+
+    By default it gives large tensors back to the kernel at once, and each operation then has its pages made and zeroed
+    anew: on two CPU cores a forward pass of MiniLM took half as long again, and a whole training 134 s instead of 105.
+
+    Returns:
+        Whether it was set; never but with glibc.
+    """
+    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return False
+    return all(
+        any(set_option(ctypes.c_int(option), ctypes.c_int(value)) for value in values)
+        for option, values in _MALLOC_OPTIONS
+    )
 
 
 def _precision(spec: DeviceSpec) -> str:
