@@ -147,9 +147,9 @@ def _reason(error: Exception) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     """The command; with --json, standard output holds its object alone, as the last line."""
-    from keras_transfer import commands
+    from keras_transfer import commands, listings
 
-    command = getattr(commands, options.command)
+    command = getattr(commands, options.command, None) or getattr(listings, options.command)
     if not options.json:
         status, _ = command(options)
         return int(status)

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.data.pipeline import evaluation_batches, unwrap
-from keras_transfer.data.records import Record
 from keras_transfer.labels import Labels
 from keras_transfer.tasks.base import Task
 
@@ -80,21 +79,6 @@ class Predictor:
             return np.concatenate([part.numpy() for part in self._strategy.experimental_local_results(value)])
 
         return tf.nest.map_structure(gather, result)
-
-
-def evaluate(
-    predictor: Predictor,
-    task: Task,
-    examples: Any,
-    records: Sequence[Record],
-    labels: Labels,
-    batch_size: int,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[dict[str, Any], list[Prediction]]:
-    """Scores and predictions of one split, over every record of it."""
-    predictions, mean_loss = predictor(task, examples, labels, batch_size, progress)
-    scores = scores_with_intervals(task, predictions, task.references(records, labels), labels)
-    return {**scores, "loss": mean_loss}, predictions
 
 
 def scores_with_intervals(

@@ -4,48 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_transfer import (
-    backbones,
-    caching,
-    devices,
-    evaluation,
-    feature_cache,
-    freezing,
-    phase_log,
-    phases,
-    planning,
-    run_export,
-    run_record,
-)
+from keras_transfer import backbones, devices, evaluation, planning, run_export, run_record, two_phases
 from keras_transfer import recipe as recipes
 from keras_transfer.backbones import Backbone
+from keras_transfer.joined import Joined, join
 from keras_transfer.labels import Labels
 from keras_transfer.prepared import Prepared, prepare, recipe_of
 from keras_transfer.progress import Clock, Log
 from keras_transfer.recipe import Recipe
 from keras_transfer.run_record import Run
 from keras_transfer.tasks import get_task
-from keras_transfer.tasks.base import Examples, FitsInputs, Task
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Backbone and head as one model, and its parts, which share their weights."""
-
-    backbone: Backbone
-    encoder: keras.Model
-    """Raw inputs to features, in inference mode."""
-    head: keras.Model
-    """Features to raw outputs."""
-    model: keras.Model
-    """Raw inputs to raw outputs."""
+from keras_transfer.tasks.base import Examples, FitsInputs
 
 
 class Interrupted(KeyboardInterrupt):
@@ -100,7 +75,7 @@ def fit(
     with _kept_on_failure(run, log):
         log.say(f"run {run.path}")
         examples = {name: _examples(prepared, backbone, name) for name, part in prepared.splits.named() if part}
-        _train(run, prepared, joined, examples, placed, clock, log)
+        two_phases.train(run, prepared, joined, examples, placed, clock, log)
         with clock.part("evaluate"):
             predictions = _evaluate(run, prepared, joined, examples, placed, log)
         with clock.part("export"):
@@ -134,14 +109,6 @@ def load_backbone(prepared: Prepared, log: Log) -> Backbone:
     spec = prepared.recipe.backbone
     log.say(f"loading {spec.name} ({'random weights' if spec.weights == 'none' else spec.weights + ' weights'})")
     return backbones.load(spec)
-
-
-def join(task: Task, backbone: Backbone, labels: Labels, recipe: Recipe) -> Joined:
-    """Backbone and head as one model."""
-    encoder = backbone.encoder(task.features)
-    features = encoder.output
-    head = task.build_head(features, labels, recipe)
-    return Joined(backbone, encoder, head, keras.Model(encoder.input, head(features), name=recipe.task))
 
 
 def build(recipe: Recipe, labels: Labels | list[str]) -> keras.Model:
@@ -220,119 +187,6 @@ def _examples(prepared: Prepared, backbone: Backbone, split: str) -> Examples:
     return prepared.task.examples(records, prepared.labels, backbone, prepared.recipe, training)
 
 
-def _train(
-    run: Run,
-    prepared: Prepared,
-    joined: Joined,
-    examples: Mapping[str, Examples],
-    placed: devices.Devices,
-    clock: Clock,
-    log: Log,
-) -> None:
-    """Both phases; either may be left out."""
-    recipe, task, labels = prepared.recipe, prepared.task, prepared.labels
-    loss = task.loss(labels, recipe, task.class_weights(examples["train"], labels, recipe))
-    validation = None
-    if "validation" in examples:
-        validation = (examples["validation"], task.references(prepared.splits.validation, labels))
-    run.trainable = {"head": 0, "fine_tune": 0}
-    freezing.apply(joined.backbone, freezing.FreezePolicy.parse("none"))
-    if recipe.head.epochs:
-        _train_head(run, prepared, joined, examples, validation, loss, placed, clock, log)
-    if recipe.fine_tune.epochs:
-        with clock.part("cache"):
-            cached = caching.at_boundary(joined.backbone, joined.encoder, joined.head, examples, recipe, log)
-        with clock.part("fine_tune"), phase_log.watched(run, "fine_tune", task, log) as watch:
-            history = phases.train_joined(
-                joined.model,
-                joined.backbone,
-                task,
-                labels,
-                recipe,
-                recipe.fine_tune,
-                examples["train"],
-                validation,
-                loss,
-                placed.strategy,
-                watch,
-                cached,
-            )
-        run.trainable["fine_tune"] = _count(joined.model, history.trained)
-        phase_log.finish(run, "fine_tune", history, joined.model, log)
-
-
-def _train_head(
-    run: Run,
-    prepared: Prepared,
-    joined: Joined,
-    examples: Mapping[str, Examples],
-    validation: Any,
-    loss: phases.Loss,
-    placed: devices.Devices,
-    clock: Clock,
-    log: Log,
-) -> None:
-    """The head on frozen features: solved exactly, by epochs on cached features, or by epochs through the backbone."""
-    recipe, task, labels = prepared.recipe, prepared.task, prepared.labels
-    solver = recipe.head.solver
-    if solver == "auto":
-        solver = "exact" if task.exact_problem(labels, recipe) else "gradient"
-    run.trainable["head"] = sum(int(np.prod(v.shape)) for v in joined.head.trainable_variables)
-    if solver == "exact":
-        with clock.part("cache"):
-            caches = caching.clean_features(joined.encoder, examples, recipe, log)
-        with clock.part("head"):
-            targets = {name: feature_cache.gather_targets(examples[name])["label"] for name in caches}
-            pairs = {name: (caches[name], targets[name]) for name in caches}
-            solution = phases.solve_head(
-                joined.head,
-                task,
-                labels,
-                recipe,
-                pairs["train"],
-                pairs.get("validation"),
-                task.class_weights(examples["train"], labels, recipe),
-                [record.group or record.content.hex() for record in prepared.splits.train],
-            )
-        log.say(
-            f"head solved exactly in {solution.seconds:.1f} s, L2 strength {solution.strength:g}, "
-            f"validation loss {solution.validation_loss:.4f}"
-        )
-        return
-    cached = None
-    if caching.features_pay(recipe, examples["train"]):
-        with clock.part("cache"):
-            cached = caching.head_examples(joined.encoder, examples, recipe, log)
-    with clock.part("head"), phase_log.watched(run, "head", task, log) as watch:
-        if cached is None:
-            history = phases.train_joined(
-                joined.model,
-                joined.backbone,
-                task,
-                labels,
-                recipe,
-                recipe.head,
-                examples["train"],
-                validation,
-                loss,
-                placed.strategy,
-                watch,
-            )
-        else:
-            history = phases.train_head(
-                joined.head,
-                task,
-                labels,
-                recipe,
-                cached["train"],
-                (cached["validation"], validation[1]) if validation else None,
-                loss,
-                placed.strategy,
-                watch,
-            )
-    phase_log.finish(run, "head", history, joined.model, log)
-
-
 def _evaluate(
     run: Run,
     prepared: Prepared,
@@ -349,22 +203,19 @@ def _evaluate(
     for name, records in prepared.splits.named():
         if name == "train" or not records:
             continue
-        if name == "validation":
-            found, _ = predictor(task, examples[name], labels, recipe.data.batch_size)
-            labels = task.calibrate(found, task.references(records, labels), labels)
         with log.bar(f"scoring {name}", len(examples[name])) as update:
-            scores, predictions[name] = evaluation.evaluate(
-                predictor, task, examples[name], records, labels, recipe.data.batch_size, update
-            )
-        run.metrics_by_split[name] = scores
-        shown = scores.get(task.primary_metric, scores.get("loss"))
-        log.say(f"{name}: {task.primary_metric} {shown:.4f} on {len(records):,} examples")
+            found, mean_loss = predictor(task, examples[name], labels, recipe.data.batch_size, update)
+        references = task.references(records, labels)
+        if name == "validation":
+            calibrated = task.calibrate(found, references, labels)
+            if calibrated != labels:
+                labels = calibrated
+                found, mean_loss = predictor(task, examples[name], labels, recipe.data.batch_size)
+        scores = evaluation.scores_with_intervals(task, found, references, labels)
+        predictions[name], run.metrics_by_split[name] = found, {**scores, "loss": mean_loss}
+        primary = task.primary_metric if scores.get(task.primary_metric) is not None else "loss"
+        log.say(f"{name}: {primary} {run.metrics_by_split[name][primary]:.4f} on {len(records):,} examples")
     run.labels = labels
     run.metrics = run.metrics_by_split.get("test") or run.metrics_by_split.get("validation", {})
     run.save()
     return predictions
-
-
-def _count(model: keras.Model, paths: list[str]) -> int:
-    chosen = set(paths)
-    return sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.path in chosen)

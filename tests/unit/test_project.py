@@ -38,9 +38,11 @@ LADDER = (
     {"caching"},
     {"exported", "warmup", "saved_model_check"},
     {"phases", "own_model", "evaluation", "prediction", "versions", "export", "run_export", "report"},
-    {"phase_log"},
-    {"prepared", "planning", "transfer", "selection", "similarity"},
-    {"recipe_file", "serving", "cli", "commands"},
+    {"phase_log", "joined"},
+    {"prepared", "planning"},
+    {"two_phases"},
+    {"transfer", "selection", "similarity"},
+    {"recipe_file", "serving", "cli", "commands", "listings"},
     {"__main__"},
 )
 LONGEST, LONG = 400, 350

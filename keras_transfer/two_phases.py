@@ -1,0 +1,142 @@
+"""Two phases: the head on frozen features, then chosen blocks; each from caches where that is exact and pays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import caching, devices, feature_cache, freezing, phase_log, phases
+from keras_transfer.joined import Joined
+from keras_transfer.prepared import Prepared
+from keras_transfer.progress import Clock, Log
+from keras_transfer.run_record import Run
+from keras_transfer.tasks.base import Examples
+from keras_transfer.training_loop import History
+
+
+def train(
+    run: Run,
+    prepared: Prepared,
+    joined: Joined,
+    examples: Mapping[str, Examples],
+    placed: devices.Devices,
+    clock: Clock,
+    log: Log,
+) -> None:
+    """Both phases; either may be left out."""
+    recipe, task, labels = prepared.recipe, prepared.task, prepared.labels
+    loss = task.loss(labels, recipe, task.class_weights(examples["train"], labels, recipe))
+    validation = None
+    if "validation" in examples:
+        validation = (examples["validation"], task.references(prepared.splits.validation, labels))
+    run.trainable = {"head": 0, "fine_tune": 0}
+    freezing.apply(joined.backbone, freezing.FreezePolicy.parse("none"))
+    if recipe.head.epochs:
+        _train_head(run, prepared, joined, examples, validation, loss, placed, clock, log)
+    if recipe.fine_tune.epochs:
+        with clock.part("cache"):
+            cached = caching.at_boundary(joined.backbone, joined.encoder, joined.head, examples, recipe, log)
+        history = _through_backbone(
+            "fine_tune", run, prepared, joined, examples, validation, loss, placed, clock, log, cached
+        )
+        run.trainable["fine_tune"] = _count(joined.model, history.trained)
+        phase_log.finish(run, "fine_tune", history, joined.model, log)
+
+
+def _train_head(
+    run: Run,
+    prepared: Prepared,
+    joined: Joined,
+    examples: Mapping[str, Examples],
+    validation: Any,
+    loss: phases.Loss,
+    placed: devices.Devices,
+    clock: Clock,
+    log: Log,
+) -> None:
+    """The head on frozen features: solved exactly, by epochs on cached features, or by epochs through the backbone."""
+    recipe, task, labels = prepared.recipe, prepared.task, prepared.labels
+    solver = recipe.head.solver
+    if solver == "auto":
+        solver = "exact" if task.exact_problem(labels, recipe) else "gradient"
+    run.trainable["head"] = sum(int(np.prod(v.shape)) for v in joined.head.trainable_variables)
+    if solver == "exact":
+        with clock.part("cache"):
+            caches = caching.clean_features(joined.encoder, examples, recipe, log)
+        with clock.part("head"):
+            targets = {name: feature_cache.gather_targets(examples[name])["label"] for name in caches}
+            pairs = {name: (caches[name], targets[name]) for name in caches}
+            solution = phases.solve_head(
+                joined.head,
+                task,
+                labels,
+                recipe,
+                pairs["train"],
+                pairs.get("validation"),
+                task.class_weights(examples["train"], labels, recipe),
+                [record.group or record.content.hex() for record in prepared.splits.train],
+            )
+        log.say(
+            f"head solved exactly in {solution.seconds:.1f} s, L2 strength {solution.strength:g}, "
+            f"validation loss {solution.validation_loss:.4f}"
+        )
+        return
+    cached = None
+    if caching.features_pay(recipe, examples["train"]):
+        with clock.part("cache"):
+            cached = caching.head_examples(joined.encoder, examples, recipe, log)
+    if cached is None:
+        history = _through_backbone("head", run, prepared, joined, examples, validation, loss, placed, clock, log)
+    else:
+        with clock.part("head"), phase_log.watched(run, "head", task, log) as watch:
+            history = phases.train_head(
+                joined.head,
+                task,
+                labels,
+                recipe,
+                cached["train"],
+                (cached["validation"], validation[1]) if validation else None,
+                loss,
+                placed.strategy,
+                watch,
+            )
+    phase_log.finish(run, "head", history, joined.model, log)
+
+
+def _through_backbone(
+    phase: str,
+    run: Run,
+    prepared: Prepared,
+    joined: Joined,
+    examples: Mapping[str, Examples],
+    validation: Any,
+    loss: phases.Loss,
+    placed: devices.Devices,
+    clock: Clock,
+    log: Log,
+    cached: Any = None,
+) -> History:
+    """A phase of the joined model: head and backbone, or from the frozen boundary on where that is cached."""
+    with clock.part(phase), phase_log.watched(run, phase, prepared.task, log) as watch:
+        return phases.train_joined(
+            joined.model,
+            joined.backbone,
+            prepared.task,
+            prepared.labels,
+            prepared.recipe,
+            getattr(prepared.recipe, phase),
+            examples["train"],
+            validation,
+            loss,
+            placed.strategy,
+            watch,
+            cached,
+        )
+
+
+def _count(model: keras.Model, paths: list[str]) -> int:
+    chosen = set(paths)
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.path in chosen)
