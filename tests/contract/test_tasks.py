@@ -34,6 +34,8 @@ from keras_transfer.training_loop import History, Watch
 
 BY_HEART = 8
 VALIDATION = 5
+SMALL = 500_000
+"""Parameters below which a network is one of ours, of two or three layers; those of the registry are deep."""
 BATCH = 4
 """Does not divide the validation examples: a dropped tail would show."""
 
@@ -146,7 +148,8 @@ def test_every_task_is_in_this_suite():
 
 
 def test_a_head_on_cached_features_is_the_head_phase_through_the_backbone(bench: Bench):
-    phase = Phase(epochs=3, learning_rate=1e-2)
+    # Wide features are learned by heart within an epoch at 1e-2, and losses of zero would compare nothing.
+    phase = Phase(epochs=3, learning_rate=1e-2 if bench.joined.model.count_params() < SMALL else 1e-3)
     backbone = values(bench.joined.backbone.model)
     if bench.examples["train"].lengths is not None:
         # Cached features have no length, so smaller batches would hold other examples together.
@@ -193,7 +196,7 @@ def fitted(_shared: Bench) -> Fitted:
     """Eight examples by heart; no validation takes weights back."""
     bench, model = _shared, _shared.joined.model
     bench.reset()
-    small = model.count_params() < 1e6
+    small = model.count_params() < SMALL
     steady = Phase(warmup_share=0.0, schedule="constant")
     histories, moved = {}, {}
     # A wide head alone learns by heart until its gradient is exactly zero: large networks are fine-tuned before it.
@@ -220,7 +223,8 @@ def test_it_learns_eight_examples_by_heart(trained: Bench, fitted: Fitted):
     predictions, loss = trained.predict("train")
     references = trained.task.references(trained.splits.train, trained.labels)
     assert trained.task.score(predictions, references, trained.labels)[trained.task.primary_metric] == 1.0
-    assert loss < 0.5 * fitted.head.epochs[0]["loss"]
+    # Whichever phase came first began with nothing learned.
+    assert loss < 0.5 * max(history.epochs[0]["loss"] for history in (fitted.head, fitted.fine_tune))
 
 
 def test_only_what_was_chosen_changes(trained: Bench, fitted: Fitted):

@@ -23,6 +23,7 @@ from keras_transfer.recipe import BackboneSpec
 from keras_transfer.vision import families
 
 SIZE = 32
+DEEP_SIZE = 64  # of the registry: at 32 pixels the last maps are one cell, whose statistics say nothing
 
 MakeBackbone = Callable[[Path], Backbone]
 MakeRecords = Callable[[Path, str, int], tuple[Record, ...]]
@@ -103,9 +104,9 @@ def tiny_bert(folder: Path) -> Backbone:
     return backbones.load(BackboneSpec(name=str(preset)))
 
 
-def registered(name: str) -> MakeBackbone:
-    """A network of the registry with random weights, at the smallest size that it takes."""
-    size = max(SIZE, families.ARCHITECTURES[name].family.smallest)
+def registered(name: str, size: int = SIZE) -> MakeBackbone:
+    """A network of the registry with random weights, at that size or the smallest that it takes."""
+    size = max(size, families.ARCHITECTURES[name].family.smallest)
 
     def make(folder: Path) -> Backbone:
         backbone = backbones.load(BackboneSpec(name=name, weights="none", image_size=size))
@@ -116,16 +117,23 @@ def registered(name: str) -> MakeBackbone:
 
 
 def _settle_statistics(backbone: Backbone, size: int) -> None:
-    """Gives BatchNormalization the statistics of a few photos: with none, a deep random network answers all alike."""
-    norms = [layer for layer in backbone.model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
-    photos = np.stack([np.asarray(draw_photo(index % 2, 2, size, index), np.float32) for index in range(8)])
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-    if norms:
-        backbone.model(backbone.preprocess(photos), training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
+    """Gives BatchNormalization the statistics of photos of many kinds, without dropout.
+
+    With none, or those of a few alike, a deep random network answers all photos alike or in the thousands, and its
+    training is so chaotic that no two ways of computing it agree.
+    """
+    layers = backbone.model._flatten_layers()
+    norms = [(layer, "momentum") for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    drops = [(layer, "rate") for layer in backbone.model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    if not norms:
+        return
+    photos = np.stack([np.asarray(draw_photo(index % 8, 8, size, index), np.float32) for index in range(64)])
+    before = [getattr(layer, name) for layer, name in (*norms, *drops)]
+    for layer, name in (*norms, *drops):
+        setattr(layer, name, 0.0)
+    backbone.model(backbone.preprocess(photos), training=True)
+    for (layer, name), value in zip((*norms, *drops), before, strict=True):
+        setattr(layer, name, value)
 
 
 def depthwise(folder: Path) -> Backbone:
@@ -186,7 +194,7 @@ TINY: dict[str, Tiny] = {
             "layer_normed": layer_normed,
             "vgg16": registered("vgg16"),
         },
-        {name: registered(name) for name in SMALLEST},
+        {name: registered(name, DEEP_SIZE) for name in SMALLEST},
         {"data.augment": "none"},
     ),
     "text_classification": Tiny(reviews, {"tiny_bert": tiny_bert}),
