@@ -9,7 +9,7 @@ SHELL := /bin/bash
 # The newest Python that the pinned packages were tested with; python3.11 before any other.
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
-EXTRAS := dev,detection,smollm2
+EXTRAS := dev,smollm2
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST_FLAGS ?=

@@ -28,7 +28,7 @@ NETWORKS = {
 }
 
 
-def measure(quick: bool) -> list[Row]:
+def measure(quick: bool, chosen: str = "") -> list[Row]:
     """One row a network and batch; the last is the geometric mean."""
     rows = []
     for name, (build, size) in NETWORKS.items():

@@ -85,10 +85,12 @@ def one(images: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         caches = []
-        first = measured(lambda sample: caches.append(feature_cache.compute(encoder, examples, directory=Path(folder))))
+        first = measured(
+            lambda sample, repeat: caches.append(feature_cache.compute(encoder, examples, directory=Path(folder)))
+        )
         cached = CachedExamples(caches[0], examples)
         second = measured(
-            lambda sample: train_phase(
+            lambda sample, repeat: train_phase(
                 head, training_batches(cached, 32, 0), None, Phase(epochs=EPOCHS, learning_rate=1e-3), loss
             )
         )

@@ -1,4 +1,4 @@
-"""Measuring: two ways side by side in one process, repeated in turn, with their time, processor time and memory."""
+"""Measuring: ways side by side in one process, repeated in turn, with their time, processor time and memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Sample:
     megabytes: float = 0.0
     """By which anonymous memory (RssAnon) grew at most."""
     accuracy: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    """What else the way measured, such as the seconds of an epoch."""
 
 
 @dataclass
@@ -40,6 +42,16 @@ class Row:
     theirs: list[Sample] = field(default_factory=list)
     note: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Row:
+        """What `to_json` gave."""
+        ways = {name: [Sample(**sample) for sample in plain[name]] for name in ("ours", "theirs")}
+        return cls(**{**plain, **ways})
+
     def cells(self) -> list[str]:
         """As the table shows them."""
         return [
@@ -51,7 +63,7 @@ class Row:
             f"{_middle(self.ours, 'seconds'):.3g} / {_middle(self.theirs, 'seconds'):.3g}",
             f"{_accuracy(self.ours)} / {_accuracy(self.theirs)}",
             f"{_middle(self.ours, 'megabytes'):.0f} / {_middle(self.theirs, 'megabytes'):.0f}",
-            str(len(self.ours)),
+            _repeats(self.ours, self.theirs),
         ]
 
 
@@ -68,21 +80,27 @@ HEADER = (
 )
 
 
-def in_turn(row: Row, ours: Callable[[Sample], None], theirs: Callable[[Sample], None], repeats: int) -> Row:
-    """Theirs, ours, theirs, ours …: what else the machine does falls on both."""
-    for _ in range(repeats):
-        for way, samples in ((theirs, row.theirs), (ours, row.ours)):
-            samples.append(measured(way))
-    return row
+def in_turn(ways: Mapping[str, Callable[[Sample, int], None]], repeats: int) -> dict[str, list[Sample]]:
+    """Each way once, then each again …: what else the machine does falls on all.
+
+    Args:
+        ways: by name; called with the sample to fill in, and the number of the repeat, which is also its seed.
+        repeats: how often.
+    """
+    found: dict[str, list[Sample]] = {name: [] for name in ways}
+    for repeat in range(repeats):
+        for name, way in ways.items():
+            found[name].append(measured(way, repeat))
+    return found
 
 
-def measured(way: Callable[[Sample], None]) -> Sample:
+def measured(way: Callable[[Sample, int], None], repeat: int = 0) -> Sample:
     """One run. A way that sets `seconds` or `cpu_seconds` itself keeps what it set."""
     gc.collect()
     sample = Sample()
     with _watched_memory(sample):
         wall, cpu = time.perf_counter(), time.process_time()
-        way(sample)
+        way(sample, repeat)
         sample.seconds = sample.seconds or time.perf_counter() - wall
         sample.cpu_seconds = sample.cpu_seconds or time.process_time() - cpu
     return sample
@@ -124,6 +142,36 @@ def load() -> str:
     return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
 
 
+class OtherWork:
+    """How much of the machine other processes took since this was made."""
+
+    def __init__(self) -> None:
+        self._started, self._busy, self._own = time.perf_counter(), _machine_seconds(), _own_seconds()
+
+    def share(self) -> float:
+        """Of all processors, 0 to 1; that of the load average where the system does not tell."""
+        busy, processors = _machine_seconds(), os.cpu_count() or 1
+        if busy is None or self._busy is None:
+            return min(1.0, os.getloadavg()[0] / processors)
+        elapsed = max(time.perf_counter() - self._started, 1e-3) * processors
+        return max(0.0, (busy - self._busy - (_own_seconds() - self._own)) / elapsed)
+
+
+def _machine_seconds() -> float | None:
+    """Processor seconds of all processes since the start of the machine, idle and waiting ones left out."""
+    try:
+        words = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, *rest = (int(word) for word in words)
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def _middle(samples: Sequence[Sample], name: str) -> float:
     return statistics.median(getattr(sample, name) for sample in samples)
 
@@ -134,7 +182,16 @@ def _accuracy(samples: Sequence[Sample]) -> str:
 
 
 def _ratio(theirs: Sequence[Sample], ours: Sequence[Sample], name: str) -> str:
-    """The median of the ratios of neighbouring runs, and their range."""
-    ratios = [getattr(a, name) / max(getattr(b, name), 1e-9) for a, b in zip(theirs, ours, strict=True)]
+    """The median of the ratios of neighbouring runs and their range; where one way ran more often, of the medians."""
+    if len(theirs) == len(ours):
+        ratios = [getattr(a, name) / max(getattr(b, name), 1e-9) for a, b in zip(theirs, ours, strict=True)]
+        middle = statistics.median(ratios)
+    else:
+        ratios = [getattr(a, name) / max(getattr(b, name), 1e-9) for a in theirs for b in ours]
+        middle = _middle(theirs, name) / max(_middle(ours, name), 1e-9)
     spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
-    return f"{statistics.median(ratios):.2f}{spread}"
+    return f"{middle:.2f}{spread}"
+
+
+def _repeats(ours: Sequence[Sample], theirs: Sequence[Sample]) -> str:
+    return str(len(ours)) if len(ours) == len(theirs) else f"{len(ours)} / {len(theirs)}"

@@ -10,9 +10,7 @@ backward pass of twice k become k and twice k.
 
 from __future__ import annotations
 
-import shutil
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +24,7 @@ from keras_transfer import freezing
 from keras_transfer.backbones import Backbone
 from keras_transfer.data.pipeline import evaluation_batches, unwrap
 from keras_transfer.feature_cache import Encode, best_batch_size, bytes_of_example
-from keras_transfer.feature_store import Store
+from keras_transfer.feature_store import seconds_to_read
 from keras_transfer.inference_mode import InferenceMode
 from keras_transfer.recipe import Phase
 from keras_transfer.tasks.base import Examples
@@ -79,6 +77,15 @@ class Estimate:
         live = self.compute * (train * epochs + validation * (epochs + 1))
         cached = (self.compute + self.read) * (train + validation) + self.read * (train + validation) * epochs
         return live - cached - FIXED_SECONDS
+
+
+def activations(backbone: Backbone, phase: Phase) -> Any:
+    """The symbolic tensor at the boundary of a phase, by the frozen blocks alone; None if there is no boundary."""
+    name = freezing.boundary(backbone, phase.trainable, phase.batchnorm)
+    block = next((block for block in backbone.blocks if block.name == name), None)
+    if block is None:
+        return None
+    return next((step.output for step in graph.steps(backbone.model) if step.name == block.output), None)
 
 
 def cut(backbone: Backbone, encoder: keras.Model, head: keras.Model, phase: Phase) -> Cut:
@@ -187,7 +194,7 @@ def why_not(parts: Cut, examples: Examples) -> str:
     return ""
 
 
-def measure(parts: Cut, examples: Examples, encode: Encode | None = None) -> Estimate:
+def measure(parts: Cut, examples: Examples, encode: Encode | None = None, precision: str = "float32") -> Estimate:
     """Computes a few batches, writes them beside the cache, and reads them again.
 
     A read from the memory map is that of the system's page cache where the data fit memory, as in training.
@@ -205,23 +212,5 @@ def measure(parts: Cut, examples: Examples, encode: Encode | None = None) -> Est
         seconds.append(time.monotonic() - started)
     # The first batch traces. A later one that is short of examples, or of another length, makes the mean, not the best.
     compute = float(np.mean(seconds[1:] or seconds)) / size
-    return Estimate(compute, _seconds_to_read(kept) / size, bytes_of_example(parts.prefix, examples))
-
-
-def _seconds_to_read(arrays: Sequence[np.ndarray]) -> float:
-    """Of one batch, in random order, from a file in the cache folder."""
-    folder = Store().directory / f".probe-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
-    try:
-        total = 0.0
-        for number, array in enumerate(arrays):
-            file = folder / f"{number}.npy"
-            np.save(file, np.asarray(array, np.float32))
-            table = np.load(file, mmap_mode="r")
-            order = np.random.default_rng(0).permutation(len(table))
-            started = time.monotonic()
-            tf.constant(table[order])
-            total += time.monotonic() - started
-        return total
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    read = seconds_to_read([value.astype(precision) for value in kept]) / size
+    return Estimate(compute, read, bytes_of_example(parts.prefix, examples, precision))

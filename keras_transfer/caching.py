@@ -2,7 +2,8 @@
 
 `cache` in a recipe: `auto` caches the head phase's features where that is exact, and the activations at the boundary of
 fine-tuning where that is exact and pays; `features` caches the head phase alone, augmented or not; `boundary` caches
-both whatever it costs; `off` caches nothing (but the features that an exact solver needs).
+both whatever it costs; `off` caches nothing (but the features that an exact solver needs). Where a phase reads images
+all the same, they are decoded once and kept where that pays, unless it is `off`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import boundary_cache, feature_cache, freezing
+from keras_transfer import boundary_cache, decoded_images, feature_cache, freezing
 from keras_transfer.backbones import Backbone
 from keras_transfer.feature_cache import CachedExamples, CacheTooLarge, Encode, FeatureCache, View
 from keras_transfer.feature_store import Store
@@ -44,8 +45,18 @@ def augmented(examples: Examples) -> bool:
 
 
 def features_pay(recipe: Recipe, train: Examples) -> bool:
-    """Whether a head that is trained by gradient descent trains on cached features."""
-    return recipe.cache != "off" and (not augmented(train) or recipe.cache in ("features", "boundary"))
+    """Whether a head that is trained by gradient descent trains on cached features.
+
+    Raises:
+        ValueError: it does not, and noise was to be added to them.
+    """
+    pay = recipe.cache != "off" and (not augmented(train) or recipe.cache in ("features", "boundary"))
+    if recipe.head.feature_noise and not pay:
+        raise ValueError(
+            "head.feature_noise: expected 0 where no features are cached, as with cache auto and augmentation; use "
+            f"cache features or data.augment none. Received: {recipe.head.feature_noise:g}"
+        )
+    return pay
 
 
 def clean_features(
@@ -54,6 +65,11 @@ def clean_features(
     """Features of the training and validation examples as they are, without augmentation."""
     encode = Encode(encoder)
     present = [name for name in CACHED_SPLITS if name in examples]
+    if recipe.head.feature_noise:
+        raise ValueError(
+            "head.feature_noise: expected 0 where the head is solved exactly; use head.solver gradient. Received: "
+            f"{recipe.head.feature_noise:g}"
+        )
     return {name: _compute(encoder, encode, examples[name], recipe, name, log) for name in present}
 
 
@@ -64,7 +80,7 @@ def head_examples(
     try:
         return _cached(encoder, Encode(encoder), examples, recipe, recipe.head, "head", log, "", ())
     except CacheTooLarge as error:
-        if recipe.cache != "auto":
+        if recipe.cache != "auto" or recipe.head.feature_noise:
             raise
         log.warn(f"head: trained through the backbone, which takes longer. {error}")
         return None
@@ -115,6 +131,46 @@ def at_boundary(
     return AtBoundary(parts, cached["train"], cached.get("validation"))
 
 
+def decoded(examples: Mapping[str, Examples], recipe: Recipe, name: str, log: Log) -> dict[str, Examples]:
+    """What a phase through the backbone reads: images that were decoded once, where that pays; else as they are."""
+    found, epochs = dict(examples), getattr(recipe, name).epochs or 0
+    present = [split for split in CACHED_SPLITS if split in examples and len(examples[split])]
+    if recipe.cache == "off" or not present or any(decoded_images.why_not(examples[split]) for split in present):
+        return found
+    extra = repr((examples["train"].key, recipe.task, recipe.data, recipe.backbone, sorted(recipe.options.items())))
+    ready = {split: decoded_images.open_complete(examples[split], extra) for split in present}
+    if all(ready.values()):
+        log.say(f"{name}: images are read as an earlier phase or run decoded them")
+        return found | {split: part for split, part in ready.items() if part is not None}
+    counts = [len(examples[split]) if split in present else 0 for split in CACHED_SPLITS]
+    if decoded_images.Estimate(decoded_images.SLOWEST_LOAD, 0, 0).saved(*counts, epochs) <= 0:
+        return found
+    estimate = decoded_images.measure(examples["train"])
+    if estimate is None:
+        return found
+    saved, size = estimate.saved(*counts, epochs), estimate.bytes * sum(counts)
+    numbers = (
+        f"{1e3 * estimate.load:.2f} ms to decode and {1e3 * estimate.read:.2f} ms to read an image, "
+        f"{size / 1e6:,.0f} MB, {epochs} epochs"
+    )
+    if size > Store().budget():
+        log.say(f"{name}: images are decoded in each epoch: more than the budget for caches ({numbers})")
+        return found
+    if saved <= 0:
+        log.say(f"{name}: images are decoded in each epoch: keeping them would not pay ({numbers})")
+        return found
+    log.say(f"{name}: images are decoded once and kept, which saves about {saved:,.0f} s ({numbers})")
+    try:
+        for split in present:
+            what = f"{recipe.name} {split}, decoded at {recipe.backbone.image_size} px"
+            with log.bar(f"decoding {what}", len(examples[split])) as update:
+                found[split] = decoded_images.keep(examples[split], extra=extra, progress=update, describe=what)
+    except CacheTooLarge as error:
+        log.say(f"{name}: images are decoded in each epoch. {error}")
+        return dict(examples)
+    return found
+
+
 def _worth_it(
     parts: boundary_cache.Cut, encode: Encode, examples: Mapping[str, Examples], recipe: Recipe, log: Log
 ) -> bool:
@@ -127,7 +183,7 @@ def _worth_it(
         )
         return False
     counts = [len(examples[name]) if name in examples else 0 for name in CACHED_SPLITS]
-    found = boundary_cache.measure(parts, train, encode)
+    found = boundary_cache.measure(parts, train, encode, recipe.cache_precision)
     saved = found.saved(*counts, recipe.fine_tune.epochs or 0)
     size = found.bytes * sum(counts)
     numbers = (
@@ -165,14 +221,18 @@ def _cached(
         if split == "train" and augmented(part):
             views = _views(model, part, recipe, phase, name, log)
         caches = [_compute(model, encode, part, recipe, split, log, view) for view in views]
-        found[split] = CachedExamples(caches, part, name=label, extras=extras)
+        noise = phase.feature_noise if split == "train" else 0.0
+        found[split] = CachedExamples(caches, part, name=label, extras=extras, noise=noise, seed=recipe.seed)
+        if noise:
+            log.say(f"{name}: noise of {noise:g} times each feature's own deviation is added, anew in each epoch")
     return found
 
 
 def _views(model: keras.Model, train: Examples, recipe: Recipe, phase: Phase, name: str, log: Log) -> list[View]:
     """As many augmented views as the epochs and the budget allow; says what is traded."""
     epochs = max(1, phase.epochs or 1)
-    affordable = int(Store().budget() / max(1.0, feature_cache.bytes_of_example(model, train) * len(train)))
+    size = feature_cache.bytes_of_example(model, train, recipe.cache_precision) * len(train)
+    affordable = int(Store().budget() / max(1.0, size))
     count = int(np.clip(affordable, 1, min(epochs, VIEWS)))
     log.say(
         f"{name}: {count} augmented view{'s' * (count > 1)} of each of {len(train):,} examples "
@@ -199,4 +259,12 @@ def _compute(
         def progress(done: int) -> None:
             update(done, "")
 
-        return feature_cache.compute(model, examples, progress=progress, describe=what, view=view, encode=encode)
+        return feature_cache.compute(
+            model,
+            examples,
+            progress=progress,
+            describe=what,
+            view=view,
+            encode=encode,
+            precision=recipe.cache_precision,
+        )

@@ -251,6 +251,9 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     predict.add_argument("model", help="a run folder, an exported version, or a folder of versions")
     predict.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders, or - for lines of standard input")
     predict.add_argument("--output", metavar="FILE", help="write to a .csv or .jsonl file instead")
+    predict.add_argument(
+        "--draw", metavar="DIR", help="also write each picture with its boxes or mask into this folder"
+    )
     export = made["export"]
     export.add_argument("run", help="a run folder")
     export.add_argument("--to", metavar="DIR", help="where models are published; default: saved_models")

@@ -123,7 +123,7 @@ def predict(options: argparse.Namespace) -> Result:
         raise ValueError(f"INPUT: expected at least one input. Received: nothing to answer for in {options.inputs}.")
     errors = 0
     answers = []
-    for row in prediction.predict(servable, inputs):
+    for row in prediction.predict(servable, inputs, Path(options.draw) if options.draw else None):
         errors += "error" in row
         answers.append(row)
         if not options.output:

@@ -25,7 +25,7 @@ from keras_transfer.folding import input_structure, live
 from keras_transfer.labels import Labels
 from keras_transfer.recipe import BackboneSpec, DataSpec, Recipe
 from keras_transfer.tasks import get_task
-from keras_transfer.tasks.base import Serving
+from keras_transfer.tasks.base import Serving, Task
 from keras_transfer.versions import TOLERANCE, Arrays, publish
 
 __all__ = ["Signature", "describe_version", "export", "load_signature", "publish", "version_folder"]
@@ -40,7 +40,7 @@ def export(
     directory: str | Path,
     *,
     task: str,
-    labels: Sequence[str] | Labels,
+    labels: Sequence[str] | Labels = (),
     name: str | None = None,
     version: int | None = None,
     resize: Literal["crop", "pad", "stretch"] = "crop",
@@ -55,10 +55,13 @@ def export(
 
     Args:
         model: from float32 [N, S, S, 3], raw pixels 0..255 (preprocessing inside the model), or a token dictionary, to
-            [N, C] in the order of `labels`. [N, 1] is accepted for two labels: it speaks for the second.
+            [N, C] in the order of `labels`. [N, 1] is accepted for two labels: it speaks for the second. For question
+            answering: from tokens [N, T] to logits [N, T, 2], a token as the first and as the last of the answer.
         directory: where models are published; the version is DIRECTORY/NAME/N.
         task: a task's name, such as `image_classification`.
-        labels: class names in the order of the model's outputs; `Labels` for several labels an example.
+        labels: class names in the order of the model's outputs; `Labels` for several labels an example. For question
+            answering, which has no classes: nothing, or `Labels((), "none", (THRESHOLD,))` where a question may have no
+            answer (that of SQuAD 2.0: none where its score is above that of the best answer by more).
         name: the model's name for a server; None takes `model.name`.
         version: the number to publish; None is the next one.
         resize: how an image meets the square that the model takes.
@@ -77,8 +80,8 @@ def export(
         ValueError: for a faulty argument, or where the export does not answer as the model does (nothing is published).
     """
     job = get_task(task)
-    labels = _checked_labels(labels)
     recipe = Recipe(name=name or model.name, task=task, data=DataSpec(resize=resize))
+    labels = _checked_labels(labels, job, recipe)
     if job.modality == "image":
         model, size = _with_image_input(model, image_size)
         recipe = _with_size(recipe, size)
@@ -89,6 +92,8 @@ def export(
         )
     if job.features == "pooled":
         model = _with_logits(model, labels, outputs)
+    elif job.features == "sequence":
+        _check_token_logits(model, outputs)
 
     def make_serving(numeric: Callable[[Any], Any]) -> Serving:
         return job.serving(numeric, labels, recipe, backbone)
@@ -112,8 +117,17 @@ def export(
     )
 
 
-def _checked_labels(labels: Sequence[str] | Labels) -> Labels:
-    """The labels as a table, without doubles."""
+def _checked_labels(labels: Sequence[str] | Labels, job: Task, recipe: Recipe) -> Labels:
+    """The labels as a table, without doubles; of a task without classes, those that it learns from no example."""
+    if job.features == "sequence":
+        if isinstance(labels, Labels) and labels.kind == "none" and not labels.names:
+            return labels
+        if isinstance(labels, Labels) or len(labels):
+            raise ValueError(
+                f"labels: expected none, since {job.name} has no classes, or Labels((), 'none', (THRESHOLD,)). "
+                f"Received: {labels!r}"
+            )
+        return job.learn_labels([], recipe)
     if isinstance(labels, str):
         raise ValueError(f"labels: expected a sequence of class names. Received: the text {labels!r}. Put it in a list")
     table = labels if isinstance(labels, Labels) else Labels(tuple(labels))
@@ -125,6 +139,17 @@ def _checked_labels(labels: Sequence[str] | Labels) -> Labels:
             f"Received: {wrong or doubles or list(table.names)}"
         )
     return table
+
+
+def _check_token_logits(model: keras.Model, outputs: ModelOutputs) -> None:
+    """Raises unless the model gives two logits a token."""
+    shape = model.output_shape
+    ends_in = _last_activation(model) if outputs == "auto" else outputs
+    if not isinstance(shape, tuple) or len(shape) != 3 or shape[2] != 2 or ends_in not in ("linear", "logits"):
+        raise ValueError(
+            "model: expected logits of shape [N, T, 2], of a token as the first and as the last of the answer. "
+            f"Received: {shape}, ending in {ends_in}. Take a softmax off, or stack the two outputs"
+        )
 
 
 def _with_image_input(model: keras.Model, image_size: int | None) -> tuple[keras.Model, int]:

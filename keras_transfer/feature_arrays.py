@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+HALF_LIMIT = int(np.finfo(np.float16).max)
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -57,17 +59,20 @@ class FeatureCache:
         return bool(self.done.all())
 
     def read(self, name: str, index: np.ndarray, length: int = 0) -> np.ndarray:
-        """[B, …] of some examples; [B, length, …] padded with zeros where they differ in length."""
+        """[B, …] of some examples; [B, length, …] padded with zeros where they differ in length.
+
+        What is kept in float16 comes as float32.
+        """
         array = self.arrays[name]
         if name not in self.ragged:
-            return np.asarray(array[index])
+            return _wide(np.asarray(array[index]))
         assert self.starts is not None
         sizes = (self.starts[1:] - self.starts[:-1])[index]
         places = np.arange(length)[None]
         real = places < sizes[:, None]
         values = array[np.where(real, self.starts[index][:, None] + places, 0)]
         values[~real] = 0
-        return values
+        return _wide(values)
 
     def rows(self, index: Any, length: int = 0) -> Any:
         """The features of some examples, in the encoder's own structure."""
@@ -77,8 +82,14 @@ class FeatureCache:
         return tf.nest.map_structure(lambda name: self.read(name, index, length), self.template)
 
     def write(self, name: str, index: np.ndarray, values: np.ndarray) -> None:
-        """Rows of one tensor, [B, …]; of those that differ in length, the padding is left out."""
+        """Rows of one tensor, [B, …]; of those that differ in length, the padding is left out.
+
+        Raises:
+            ValueError: a value that float16, where that is kept, cannot hold.
+        """
         array = self.arrays[name]
+        if array.dtype == np.float16:
+            values = _narrow(values)
         if name not in self.ragged:
             array[index] = values
             return
@@ -93,3 +104,19 @@ class FeatureCache:
             array.flush()  # type: ignore[attr-defined]
         self.done[index] = True
         self.done.flush()  # type: ignore[attr-defined]
+
+
+def _wide(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """float16, to nearest."""
+    with np.errstate(over="ignore"):
+        halves = values.astype(np.float16)
+    if np.isinf(halves).any() and np.isfinite(values).all():
+        raise ValueError(
+            f"cache_precision: float16 holds features up to {HALF_LIMIT:,}. Received: {np.abs(values).max():,.0f}. "
+            "Use cache_precision float32."
+        )
+    return halves

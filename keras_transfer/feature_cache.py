@@ -1,4 +1,4 @@
-"""FeatureCache: outputs of frozen layers, computed once, on disk; and what trains on them.
+"""FeatureCache: outputs of frozen layers, computed once, on disk; `cached_examples` is what trains on them.
 
 What is frozen gives the same output each epoch, so that one inference pass serves all epochs, and all later runs on the
 same data. The form on disk is that of `feature_store`.
@@ -10,7 +10,7 @@ base once, and train a new model on the output).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.cached_examples import CachedExamples, gather_targets
 from keras_transfer.data.pipeline import evaluation_batches, training_batches, unwrap
 from keras_transfer.feature_key import View, identity
 from keras_transfer.feature_store import CacheTooLarge, FeatureCache, Leaf, Store, hold, release
@@ -29,113 +30,6 @@ __all__ = ["CacheTooLarge", "CachedExamples", "FeatureCache", "View", "bytes_of_
 SECONDS_BETWEEN_MARKS = 5.0
 FOLD_FROM = 1_000
 """Examples from which constants are folded: that takes some 1.5 s, and then saves about a fifth of the pass."""
-IN_MEMORY_BYTES = 64 * 2**20
-"""Features up to this size are read into memory once; above it memory does not grow with the data."""
-
-
-class CachedExamples:
-    """Examples whose inputs are cached features: what a head, or the upper part of a network, trains on.
-
-    All else is as in the examples that the features were made of: ids, order, meta, lengths, targets.
-
-    Args:
-        cache: the features; or one cache a view, of which each epoch takes the next.
-        examples: those that it was made of.
-        name: gives the features this name among the inputs; "" hands them over as they are.
-        extras: names of inputs of the examples to hand over as well, such as a padding mask.
-    """
-
-    augment = None
-    augment_batch = None
-
-    def __init__(
-        self,
-        cache: FeatureCache | Sequence[FeatureCache],
-        examples: Examples,
-        *,
-        name: str = "",
-        extras: Sequence[str] = (),
-    ):
-        self._views = [cache] if isinstance(cache, FeatureCache) else list(cache)
-        first = self._views[0]
-        self.ids, self.meta, self.key = examples.ids, examples.meta, examples.key
-        ragged = bool(first.ragged or extras)
-        self.lengths = examples.lengths if ragged else None
-        self.bucket_lengths = examples.bucket_lengths if ragged else ()
-        self._name, self._extras, self._examples = name, tuple(extras), examples
-        self._template = first.template
-        self._names = tf.nest.flatten(first.template)
-        own = {} if first.targets else {key: tf.constant(value) for key, value in gather_targets(examples).items()}
-        self._targets: dict[str, tf.Tensor] = own
-        total = sum(view.bytes for view in self._views)
-        # One view after another, so that a row of view v is row v * n + i.
-        self._held = None
-        if total <= IN_MEMORY_BYTES and not first.ragged:
-            self._held = {
-                name: tf.concat([tf.constant(np.asarray(view.arrays[name])) for view in self._views], 0)
-                for name in first.arrays
-            }
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def load(self, index: tf.Tensor) -> Any:
-        """One example; the pipeline prefers `load_view`."""
-        length = tf.constant(0) if self.lengths is None else tf.gather(tf.constant(self.lengths), index)
-        loaded = self.load_view(index[None], length, tf.constant(0))
-        return tf.nest.map_structure(lambda x: x[0], loaded)
-
-    def load_view(self, index: tf.Tensor, length: tf.Tensor, epoch: tf.Tensor) -> Any:
-        """int64 [B], the length to pad to (0: none), the epoch -> (features, targets) of those examples."""
-        view = tf.cast(epoch, tf.int64) % len(self._views)
-        wanted = [*self._names, *self._views[0].targets.values()]
-        if self._held is not None:
-            rows = view * len(self) + index
-            flat = [tf.gather(self._held[name], rows) for name in wanted]
-        else:
-            flat = self._read(wanted, index, length, view)
-        features = tf.nest.pack_sequence_as(self._template, flat[: len(self._names)])
-        inputs = {self._name: features} if self._name else features
-        if self._extras:
-            loader = self._examples.load_batch
-            assert loader is not None
-            raw, _ = loader(index, length)
-            inputs |= {name: raw[name] for name in self._extras}
-        if self._views[0].targets:
-            return inputs, dict(zip(self._views[0].targets, flat[len(self._names) :], strict=True))
-        return inputs, {name: tf.gather(values, index) for name, values in self._targets.items()}
-
-    def _read(self, names: list[str], index: tf.Tensor, length: tf.Tensor, view: tf.Tensor) -> list[tf.Tensor]:
-        """Rows from the memory map."""
-        first = self._views[0]
-
-        def read(rows: np.ndarray, size: np.ndarray, number: np.ndarray) -> list[np.ndarray]:
-            return [self._views[int(number)].read(name, rows, int(size)) for name in names]
-
-        types = [tf.as_dtype(first.arrays[name].dtype) for name in names]
-        # Called eagerly, TensorFlow unpacks a list of one.
-        flat = tf.nest.flatten(tf.numpy_function(read, [index, length, view], types, stateful=False))
-        for value, name in zip(flat, names, strict=True):
-            middle = (None,) if name in first.ragged else ()
-            value.set_shape([index.shape[0], *middle, *first.arrays[name].shape[1:]])
-        return flat
-
-
-def gather_targets(examples: Examples) -> dict[str, np.ndarray]:
-    """Every target, loaded once: {name: [n, …]}."""
-    if getattr(examples, "targets", None) is not None:
-        return dict(examples.targets)  # type: ignore[arg-type]
-    batches = evaluation_batches(examples, 64)
-    collected: dict[str, np.ndarray] = {}
-    for batch in batches.dataset:
-        real = batch["real"].numpy() > 0
-        rows = batch["index"].numpy()[real]
-        for name, value in batch["targets"].items():
-            value = value.numpy()[real]
-            if name not in collected:
-                collected[name] = np.empty((len(examples), *value.shape[1:]), value.dtype)
-            collected[name][rows] = value
-    return collected
 
 
 def compute(
@@ -148,6 +42,7 @@ def compute(
     describe: str = "",
     view: View | None = None,
     encode: Encode | None = None,
+    precision: str = "float32",
 ) -> FeatureCache:
     """The features of all examples: read where they are cached, else computed in one pass and written as it streams.
 
@@ -164,12 +59,13 @@ def compute(
         describe: one line for people, for the list of caches.
         view: an augmented view, whose targets are stored with it; None: the examples as they are.
         encode: the encoder's functions, where several passes with the same weights share them.
+        precision: `float32` keeps the features exactly; `float16` takes half the space.
 
     Raises:
         CacheTooLarge: the features do not fit into the budget.
-        ValueError: the examples have no key.
+        ValueError: the examples have no key, or a feature is too large for float16.
     """
-    store, key, count = Store(directory), identity(encoder, examples, view), len(examples)
+    store, key, count = Store(directory), identity(encoder, examples, view, precision), len(examples)
     used = store.use(key)
     try:
         found = store.open(key, count)
@@ -178,7 +74,7 @@ def compute(
             try:
                 size = batch_size or best_batch_size()
                 encode = encode or Encode(encoder)
-                found = _fill(encoder, encode, examples, store, key, size, progress, describe, view)
+                found = _fill(encoder, encode, examples, store, key, size, progress, describe, view, precision)
             finally:
                 release(filled)
     except BaseException:
@@ -189,11 +85,11 @@ def compute(
     return hold(found, used)
 
 
-def bytes_of_example(encoder: keras.Model, examples: Examples) -> float:
+def bytes_of_example(encoder: keras.Model, examples: Examples, precision: str = "float32") -> float:
     """Bytes that one example's features take, on average."""
     total = 0.0
     for tensor in tf.nest.flatten(encoder.output):
-        leaf = _leaf(tensor, None, examples.lengths is not None)
+        leaf = _leaf(tensor, None, examples.lengths is not None, precision)
         tokens = float(np.mean(examples.lengths)) if leaf.ragged and examples.lengths is not None else 1.0
         total += leaf.row_bytes() * tokens
     return total
@@ -263,6 +159,7 @@ def _fill(
     progress: Callable[[int], None] | None,
     describe: str,
     view: View | None,
+    precision: str,
 ) -> FeatureCache:
     """Writes the rows that are missing."""
     cache = store.open(key, len(examples))
@@ -273,13 +170,14 @@ def _fill(
     waiting: list[np.ndarray] = []
     marked = time.monotonic()
     try:
-        for batch, rows, kept in _batches(examples, cache, batch_size, view):
+        for batch, rows, kept in missing_batches(examples, cache, batch_size, view):
             features = encode(unwrap(batch["inputs"]))
             values = [_plain(value) for value in tf.nest.flatten(features)]
             targets = {name: _plain(value) for name, value in batch["targets"].items()} if view else {}
             if cache is None:
                 symbolic = tf.nest.flatten(encoder.output)
-                leaves = [_leaf(*pair, examples.lengths is not None) for pair in zip(symbolic, values, strict=True)]
+                pairs = zip(symbolic, values, strict=True)
+                leaves = [_leaf(*pair, examples.lengths is not None, precision) for pair in pairs]
                 cache = store.create(
                     key,
                     len(examples),
@@ -306,8 +204,8 @@ def _fill(
     return cache
 
 
-def _batches(
-    examples: Examples, cache: FeatureCache | None, batch_size: int, view: View | None
+def missing_batches(
+    examples: Examples, cache: FeatureCache | None, batch_size: int, view: View | None = None
 ) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
     """What is missing, in batches: (batch, numbers of its examples to write, their places in the batch)."""
     done = np.zeros(len(examples), np.bool_) if cache is None else np.array(cache.done)
@@ -327,10 +225,11 @@ def _batches(
         yield batch, missing[batch["index"].numpy()[kept]], kept
 
 
-def _leaf(symbolic: Any, value: np.ndarray | None, lengths: bool) -> Leaf:
+def _leaf(symbolic: Any, value: np.ndarray | None, lengths: bool, precision: str) -> Leaf:
     """How one tensor of an encoder is kept; an axis of open length is that of the examples, if they have lengths."""
     shape = tuple(symbolic.shape[1:])
     kind = value.dtype.name if value is not None else "float32"
+    kind = precision if kind == "float32" else kind
     if lengths and shape and shape[0] is None and None not in shape[1:]:
         return Leaf(shape[1:], kind, ragged=True)
     if value is not None:

@@ -33,8 +33,8 @@ class View:
     """Of the training, where batches mix examples (MixUp, CutMix); else of any pass."""
 
 
-def identity(encoder: keras.Model, examples: Examples, view: View | None = None) -> str:
-    """The identity of a cache: weights, architecture with preprocessing, examples, precision, view.
+def identity(encoder: keras.Model, examples: Examples, view: View | None = None, precision: str = "float32") -> str:
+    """The identity of a cache: weights, architecture with preprocessing, examples, precisions, view.
 
     Raises:
         ValueError: the examples have no key.
@@ -43,6 +43,7 @@ def identity(encoder: keras.Model, examples: Examples, view: View | None = None)
         raise ValueError("examples.key: expected a hash of all that decides the inputs. Received: an empty one.")
     digest = hashlib.blake2b(digest_size=16)
     parts: list[Any] = [CACHE_FORMAT, examples.key, len(examples), keras.config.dtype_policy().name, view]
+    parts += [precision] if precision != "float32" else []
     digest.update(repr(parts).encode())
     if view is not None:
         for name, values in sorted((examples.targets or {}).items()):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
@@ -161,7 +162,10 @@ class Store:
             CacheTooLarge: they do not fit, whatever is removed.
         """
         budget = self.budget()
-        advice = f"Set {BUDGET_VARIABLE} higher, KERAS_TRANSFER_CACHE to another disk, or use cache off."
+        advice = (
+            f"Set {BUDGET_VARIABLE} higher, KERAS_TRANSFER_CACHE to another disk, or use cache_precision float16 or "
+            "cache off."
+        )
         if needed > budget:
             raise CacheTooLarge(
                 f"The feature cache needs {needed / 1e9:,.2f} GB in {self.directory}. Expected at most "
@@ -223,6 +227,30 @@ class Store:
         finally:
             for lock in locks:
                 release(lock)
+
+
+def seconds_to_read(arrays: Sequence[np.ndarray]) -> float:
+    """Of one batch of what might be kept, in random order, from a file in the folder of the caches.
+
+    That is a read from the system's page cache, as in training where the data fit memory.
+    """
+    import tensorflow as tf
+
+    folder = Store().directory / f".probe-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        total = 0.0
+        for number, array in enumerate(arrays):
+            file = folder / f"{number}.npy"
+            np.save(file, array)
+            table = np.load(file, mmap_mode="r")
+            order = np.random.default_rng(0).permutation(len(table))
+            started = time.monotonic()
+            tf.cast(tf.constant(table[order]), tf.float32 if array.dtype == np.float16 else array.dtype)
+            total += time.monotonic() - started
+        return total
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def hold(cache: FeatureCache, lock: int) -> FeatureCache:

@@ -31,7 +31,8 @@ def run_phase(
         train: batches (inputs, targets) or (inputs, targets, weights).
         validation: the same; its first metric (higher is better; without metrics, the lower loss) chooses the epoch
             whose weights stay, the state before the phase among them. None keeps the last.
-        phase: for example `Phase(epochs=3, learning_rate=1e-5)`.
+        phase: for example `Phase(epochs=3, learning_rate=1e-5)`. With `layer_decay`, blocks are those that `freeze`
+            sees; the head has the full rate.
         loss: a Keras loss or its name; default: the one that the model was compiled with.
         metrics: Keras metrics or their names; `accuracy` is the one that fits the targets, as in `compile`.
 
@@ -64,7 +65,8 @@ def run_phase(
         validate = _validator(model, _batches(validation, strategy, "validation"), each_loss, scorers)
     primary = scorers[0].name if scorers else ""
     before = freezing.snapshot(model)
-    history = train_phase(model, batches, validate, phase, each_loss, primary=primary, strategy=strategy)
+    paces = freezing.paces(model, model, phase.layer_decay)
+    history = train_phase(model, batches, validate, phase, each_loss, primary=primary, strategy=strategy, paces=paces)
     freezing.assert_only_changed(before, freezing.snapshot(model), history.trained)
     return history
 

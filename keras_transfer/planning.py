@@ -13,16 +13,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer import boundary_cache, freezing
+from keras_transfer.backbones import Backbone
 from keras_transfer.data.records import Splits
 from keras_transfer.devices import Devices
-from keras_transfer.freezing import FreezePolicy
+from keras_transfer.feature_store import Store
 from keras_transfer.progress import Log
 from keras_transfer.recipe import Recipe
 from keras_transfer.samples import cache_folder
+from keras_transfer.text import packing
 
-PROBE_BATCH = 8
-EAGER_SLOWDOWN = 2.5  # an eager call against the traced one, measured on CPUs
+PROBE_BATCH, LARGE_PROBE = 8, 64
+"""Examples in the batches that are measured: what the second takes longer than the first is work, and no overhead."""
+MOSTLY_WORK = 1.0  # seconds of the first from which its overhead is of no account: some 0.3 s of eager calls
 FIXED_SECONDS = 25.0  # tracing, export, and the fresh process that verifies it
+TEXTS_TO_MEASURE = 1_000
+TEXT_FIELDS = ("text", "text_pair", "question", "context")
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Plan:
     lines: tuple[str, ...]
     minutes: float
     cache_megabytes: float
-    """Features, in the cache folder."""
+    """Features, activations at the frozen boundary and decoded images, in the cache folder; those that may be kept."""
     run_megabytes: float
     """Model, checkpoints and export."""
 
@@ -45,26 +51,58 @@ class Plan:
         }
 
 
-def estimate(recipe: Recipe, splits: Splits, encoder: keras.Model, model: keras.Model) -> Plan:
-    """Measures one small batch, and reckons the rest from it; good to a factor of about two."""
+def estimate(
+    recipe: Recipe,
+    splits: Splits,
+    encoder: keras.Model,
+    model: keras.Model,
+    backbone: Backbone | None = None,
+) -> Plan:
+    """Measures one small batch, and reckons the rest from it; good to a factor of about two.
+
+    Args:
+        recipe: with every field decided.
+        splits: the records.
+        encoder: from raw inputs to features.
+        model: the joined model.
+        backbone: the encoder's; tells how long the texts are, and what is cached at the boundary.
+    """
     count = {name: len(part) for name, part in splits.named()}
     frozen = count["train"] + count["validation"]
     scored = sum(count.values()) - count["train"]
-    forward = _seconds_forward(encoder, recipe)
+    tokens = _mean_tokens(recipe, splits, backbone)
+    forward = _seconds_forward(encoder, _padded(recipe, tokens))
     seconds = FIXED_SECONDS + forward * scored
     lines = [f"{name}: {number:,} examples" for name, number in count.items()]
     head, tune = recipe.head, recipe.fine_tune
+    cached, live = 0.0, False
+    augmented = recipe.data.augment not in ("none", "auto")
     if head.epochs:
-        seconds += forward * frozen
+        features = sum(_values(tensor, tokens) for tensor in encoder.outputs)
+        if head.solver == "gradient" and (recipe.cache == "off" or (augmented and recipe.cache == "auto")):
+            seconds += forward * (count["train"] * head.epochs + count["validation"] * (head.epochs + 1))
+            live = head.epochs > 1
+        else:
+            seconds += forward * frozen
+            cached += _item_bytes(recipe) * features * frozen
         lines.append(f"head: frozen {recipe.backbone.name}, solver {head.solver}")
     if tune.epochs:
-        work = 1 + 2 * _trained_share(tune.trainable)
-        seconds += forward * tune.epochs * (count["train"] * work + count["validation"])
+        share, boundary = _trained_share(tune.trainable, tune.batchnorm, backbone), 0.0
+        if recipe.cache in ("auto", "boundary") and not (augmented and recipe.cache == "auto"):
+            boundary = _item_bytes(recipe) * _boundary_values(backbone, recipe, tokens) * frozen
+        if 0 < boundary <= Store().budget():
+            seconds += forward * (frozen + tune.epochs * (count["train"] * 3 * share + count["validation"] * share))
+            cached += boundary
+        else:
+            seconds += forward * tune.epochs * (count["train"] * (1 + 2 * share) + count["validation"])
+            live = live or tune.epochs > 1
         lines.append(f"fine_tune: {tune.trainable}, {tune.epochs} epochs at {tune.learning_rate:g}")
-    features = sum(int(np.prod([d or 1 for d in tensor.shape[1:]])) for tensor in encoder.outputs)
+    decoded = 4.0 * 3 * recipe.backbone.image_size**2 * frozen
+    if live and not tokens and recipe.cache != "off" and decoded <= Store().budget():
+        cached += decoded
     copies = 3 + (4 if tune.epochs else 0)  # model, export with its check; checkpoints hold weights, best, two moments
     run_bytes = 4.0 * model.count_params() * copies
-    return Plan(tuple(lines), seconds / 60, 4e-6 * features * frozen * bool(head.epochs), run_bytes / 1e6)
+    return Plan(tuple(lines), seconds / 60, cached / 1e6, run_bytes / 1e6)
 
 
 def say(plan: Plan, devices: Devices, log: Log) -> None:
@@ -94,15 +132,55 @@ def require_space(folder: Path, megabytes: float) -> None:
         )
 
 
-def _seconds_forward(encoder: keras.Model, recipe: Recipe) -> float:
-    """Of one example through the encoder, as a traced function would take."""
+def _seconds_forward(encoder: keras.Model, length: int) -> float:
+    """Of one example through the encoder, as a traced function would take: without what each eager call costs."""
 
-    def zeros(tensor: Any) -> tf.Tensor:
-        shape = [PROBE_BATCH, *(side or recipe.backbone.sequence_length or 64 for side in tensor.shape[1:])]
-        return tf.zeros(shape, tensor.dtype)
+    def seconds(count: int) -> float:
+        def zeros(tensor: Any) -> tf.Tensor:
+            return tf.zeros([count, *(side or length for side in tensor.shape[1:])], tensor.dtype)
 
-    inputs = tf.nest.map_structure(zeros, encoder.input)
-    return _timed(lambda: encoder(inputs, training=False)) / PROBE_BATCH / EAGER_SLOWDOWN
+        inputs = tf.nest.map_structure(zeros, encoder.input)
+        return _timed(lambda: encoder(inputs, training=False))
+
+    small = seconds(PROBE_BATCH)
+    if small >= MOSTLY_WORK:
+        return small / PROBE_BATCH
+    large = seconds(LARGE_PROBE)
+    return max((large - small) / (LARGE_PROBE - PROBE_BATCH), 0.1 * large / LARGE_PROBE)
+
+
+def _mean_tokens(recipe: Recipe, splits: Splits, backbone: Backbone | None) -> float:
+    """Tokens of a training example, shortened as the recipe says; 0 for images."""
+    longest = recipe.backbone.sequence_length
+    if backbone is None or backbone.tokenizer is None or not splits.train:
+        return float(longest)
+    step = -(-len(splits.train) // TEXTS_TO_MEASURE)
+    names = [name for name in TEXT_FIELDS if any(name in record.fields for record in splits.train[:1])]
+    texts = [tuple(str(record.fields.get(name, "")) for name in names) for record in splits.train[::step]]
+    lengths = packing.pack(backbone.tokenizer, texts, 1 << 30).lengths
+    # A context that is longer makes several examples; any other text is cut.
+    return float(np.mean(lengths if "context" in names or not longest else np.minimum(lengths, longest)))
+
+
+def _padded(recipe: Recipe, tokens: float) -> int:
+    """The length to which a batch of such texts is padded."""
+    longest = recipe.backbone.sequence_length or 64
+    return next((size for size in packing.buckets(longest) if size >= tokens), longest)
+
+
+def _values(tensor: Any, tokens: float) -> float:
+    """Numbers in one example's tensor; an open axis is that of the tokens."""
+    return float(np.prod([side or max(tokens, 1.0) for side in tensor.shape[1:]]))
+
+
+def _boundary_values(backbone: Backbone | None, recipe: Recipe, tokens: float) -> float:
+    """Numbers in one example's activations at the boundary of fine-tuning; 0 where there is none."""
+    tensor = None if backbone is None else boundary_cache.activations(backbone, recipe.fine_tune)
+    return 0.0 if tensor is None else _values(tensor, tokens)
+
+
+def _item_bytes(recipe: Recipe) -> float:
+    return float(np.dtype(recipe.cache_precision).itemsize)
 
 
 def _timed(work: Callable[[], Any]) -> float:
@@ -113,8 +191,12 @@ def _timed(work: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
-def _trained_share(trainable: str) -> float:
-    """The share of the network that the backward pass crosses, roughly."""
-    policy = FreezePolicy.parse(trainable)
-    last = getattr(policy, "last", None) or 0
-    return min(1.0, last / 7) if trainable.startswith("last:") else 0.0 if trainable == "none" else 1.0
+def _trained_share(trainable: str, batchnorm: Any, backbone: Backbone | None) -> float:
+    """The share of the network that the backward pass crosses, roughly: of its blocks."""
+    if trainable == "none":
+        return 0.0
+    below = None if backbone is None else freezing.boundary(backbone, trainable, batchnorm)
+    if backbone is None or below is None:
+        return 1.0
+    names = [block.name for block in backbone.blocks]
+    return 1 - (names.index(below) + 1) / len(names)

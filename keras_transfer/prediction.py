@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from keras_transfer.data.records import Record
 from keras_transfer.labels import Labels
 from keras_transfer.recipe import Recipe
 from keras_transfer.tasks import get_task
-from keras_transfer.tasks.base import ShowsFields, Task
+from keras_transfer.tasks.base import Draws, ShowsFields, Task
 
 BATCH = 32
 
@@ -87,13 +88,21 @@ def _stack(parts: Sequence[np.ndarray]) -> np.ndarray:
     )
 
 
-def predict(servable: Servable, inputs: Sequence[tuple[str, Record | str]]) -> Iterator[dict[str, Any]]:
+def predict(
+    servable: Servable, inputs: Sequence[tuple[str, Record | str]], draw: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """One row an input, in order: `input` with the answer, or with `error`; the rest goes on.
 
     Args:
         servable: what answers.
         inputs: the name to print, and the record to answer for, or the text of what is wrong with it.
+        draw: a folder for pictures with their answers on them, made where it is not there; the row names the file in
+            `drawn`. None draws nothing.
+
+    Raises:
+        ValueError: the answers of this task cannot be drawn.
     """
+    drawing = _Drawing(servable.task, draw) if draw is not None else None
     shown = servable.task.shown_fields if isinstance(servable.task, ShowsFields) else ()
     for start in range(0, len(inputs), BATCH):
         chunk = inputs[start : start + BATCH]
@@ -101,9 +110,33 @@ def predict(servable: Servable, inputs: Sequence[tuple[str, Record | str]]) -> I
         answers = iter(_answers(servable, good))
         for name, record in chunk:
             if isinstance(record, Record):
-                yield {"input": name, **{field: record.fields[field] for field in shown}, **next(answers)}
+                answer = next(answers)
+                drawn = {"drawn": drawing(record, answer)} if drawing is not None and "error" not in answer else {}
+                yield {"input": name, **{field: record.fields[field] for field in shown}, **answer, **drawn}
             else:
                 yield {"input": name, "error": record}
+
+
+class _Drawing:
+    """Writes each picture with its answer into one folder, named after the picture."""
+
+    def __init__(self, task: Task, folder: Path):
+        if not isinstance(task, Draws):
+            raise ValueError(
+                f"--draw: expected a model whose answers lie on the picture. Received: one for {task.name}."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._task, self._folder = task, folder
+        self._taken: set[Path] = set()
+
+    def __call__(self, record: Record, answer: Mapping[str, Any]) -> str:
+        """The file that was written; of several pictures of one name, the later ones are numbered."""
+        stem = Path(record.fields["image"]).stem
+        names = (f"{stem}{number}.png" for number in itertools.chain([""], (f"_{n}" for n in itertools.count(2))))
+        path = next(path for name in names if (path := self._folder / name) not in self._taken)
+        self._taken.add(path)
+        self._task.draw(record, answer, path)
+        return str(path)
 
 
 def _answers(servable: Servable, records: Sequence[Record]) -> list[dict[str, Any]]:

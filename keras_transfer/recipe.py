@@ -22,6 +22,7 @@ Solver = Literal["auto", "gradient", "exact"]
 BadFiles = Literal["fail", "skip"]
 Resize = Literal["auto", "crop", "pad", "stretch"]
 Cache = Literal["auto", "features", "boundary", "off"]
+CachePrecision = Literal["float32", "float16"]
 Strategy = Literal["auto", "one", "mirrored"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Schedule = Literal["auto", "constant", "cosine", "linear"]
@@ -63,6 +64,8 @@ class DataSpec:
     """A regular expression with one group, applied to each path: examples with equal groups stay together."""
     label_separator: str = "auto"
     """Separates the labels of one example (multi-label). `auto`: `|` in a column, none in a folder name; "": none."""
+    ignore_index: int = 255
+    """Masks of class indices: the value of pixels that do not count; -1 is none."""
     limit: int = 0
     """At most so many training examples (the first by content hash); 0 is all."""
 
@@ -87,7 +90,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of training. Zero epochs leave it out; `None` and 0 of other fields are chosen from task and data."""
+    """One phase of training. Zero epochs leave it out; what is None or `auto` is chosen from task and data."""
 
     epochs: int | None = None
     learning_rate: float | None = None
@@ -98,8 +101,8 @@ class Phase:
     schedule: Schedule = "auto"
     warmup_share: float = 0.1
     """Share of all steps in which the learning rate rises from zero."""
-    weight_decay: float = 0.0
-    """Decoupled, on kernels only."""
+    weight_decay: float | None = None
+    """Decoupled, on kernels only; 0 is none, None is chosen by the task."""
     clip_norm: float = 1.0
     """Global norm of the gradient over all devices; 0 is no clipping."""
     layer_decay: float = 1.0
@@ -110,6 +113,9 @@ class Phase:
     dropout: float = 0.0
     """Dropout rate before the last layer of the head."""
     label_smoothing: float = 0.0
+    feature_noise: float = 0.0
+    """Head phase only, by gradient descent on cached features: Gaussian noise anew each epoch, its standard deviation
+    this times each feature's own."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,8 @@ class Recipe:
     """`keras-transfer tasks` lists them; "" is inferred from the form of the data."""
     seed: int = 0
     cache: Cache = "auto"
+    cache_precision: CachePrecision = "float32"
+    """How cached features and activations are kept: `float32` is exact; `float16` takes half the disk."""
     class_weights: ClassWeights = "auto"
     """`balanced` weighs each class by its rarity; `auto` does so where the largest is over 3 times the smallest."""
     runs_directory: str = "runs"
@@ -310,6 +318,8 @@ def _faults(recipe: Recipe) -> Iterator[str]:
             "data.validation_share + data.test_share: expected less than 1, so that training examples remain. "
             f"Received: {data.validation_share + data.test_share:g}"
         )
+    if not -1 <= data.ignore_index <= 255:
+        yield f"data.ignore_index: expected 0 to 255, or -1 for none. Received: {data.ignore_index}"
     if data.limit < 0:
         yield f"data.limit: expected 0 (all) or more. Received: {data.limit}"
     if backbone.image_size < 0 or 0 < backbone.image_size < 32:
@@ -323,8 +333,25 @@ def _faults(recipe: Recipe) -> Iterator[str]:
             "head.trainable: expected none, since the backbone is frozen in the head phase; set fine_tune.trainable. "
             f"Received: {recipe.head.trainable!r}"
         )
+    yield from _noise_faults(recipe)
     if recipe.head.epochs == 0 and recipe.fine_tune.epochs == 0:
         yield "head.epochs and fine_tune.epochs: expected at least one above 0, else nothing is trained. Received: 0, 0"
+
+
+def _noise_faults(recipe: Recipe) -> Iterator[str]:
+    """Where noise on cached features cannot apply."""
+    head, noise = recipe.head, recipe.head.feature_noise
+    if recipe.fine_tune.feature_noise:
+        yield (
+            "fine_tune.feature_noise: expected 0, since noise is added to the features of the head phase alone; set "
+            f"head.feature_noise. Received: {recipe.fine_tune.feature_noise:g}"
+        )
+    if not 0 <= noise < float("inf"):
+        yield f"head.feature_noise: expected 0 (none) or more, and finite. Received: {noise:g}"
+    elif noise and head.solver == "exact":
+        yield f"head.feature_noise: expected 0 with head.solver exact; use head.solver gradient. Received: {noise:g}"
+    elif noise and recipe.cache == "off":
+        yield f"head.feature_noise: expected 0 with cache off; use cache features. Received: {noise:g}"
 
 
 def _phase_faults(name: str, phase: Phase) -> Iterator[str]:
@@ -335,11 +362,11 @@ def _phase_faults(name: str, phase: Phase) -> Iterator[str]:
         yield f"{name}.learning_rate: expected above 0 and finite. Received: {phase.learning_rate}"
     for field_name, top in (("dropout", 1.0), ("label_smoothing", 1.0), ("warmup_share", 1.0)):
         value = getattr(phase, field_name)
-        if not 0 <= value < top:
+        if value is not None and not 0 <= value < top:
             yield f"{name}.{field_name}: expected from 0 to below {top:g}. Received: {value}"
     if not 0 < phase.layer_decay <= 1:
         yield f"{name}.layer_decay: expected above 0 to 1. Received: {phase.layer_decay}"
     for field_name in ("weight_decay", "clip_norm", "patience"):
         value = getattr(phase, field_name)
-        if not value >= 0:
-            yield f"{name}.{field_name}: expected 0 or more. Received: {value}"
+        if value is not None and not 0 <= value < float("inf"):
+            yield f"{name}.{field_name}: expected 0 or more, and finite. Received: {value}"

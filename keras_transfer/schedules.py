@@ -44,6 +44,9 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
 class PacedAdamW(keras.optimizers.AdamW):
     """AdamW in which each variable has its own share of the learning rate (layer-wise decay).
 
+    Weight decay goes at the same pace, as in an optimizer with a group of parameters a layer: it is a share of the
+    learning rate, and a slow layer that decayed at full pace would lose what its gradients cannot restore.
+
     Source: Loshchilov & Hutter, Decoupled Weight Decay (2019); Howard & Ruder, ULMFiT (2018) for layer-wise rates.
     """
 
@@ -56,7 +59,14 @@ class PacedAdamW(keras.optimizers.AdamW):
         """One variable's update, at its own pace."""
         # Keras hands over backend variables, which only its own index tells apart (tests/contract/test_keras_facts.py).
         pace = self._pace_of[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * pace)
+        rate = learning_rate * pace
+        if self.weight_decay and self._use_weight_decay(variable):
+            factor = ops.cast(rate * self.weight_decay, variable.dtype)
+            self.assign_sub(variable, variable * factor)
+        super().update_step(gradient, variable, rate)
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        """Nothing: `update_step` does it, since Keras's own decays every variable at the full rate."""
 
     def build(self, variables: Any) -> None:
         """Makes the moments of the variables that will be updated."""
@@ -69,8 +79,8 @@ def optimizer_for(
 ) -> keras.optimizers.Optimizer:
     """The optimizer of a phase with its learning-rate schedule.
 
-    Weight decay spares vectors and scalars (biases, norms), as He et al. (Bag of Tricks, 2019) advise.
-    Gradients are clipped by the trainer, over all devices, not here.
+    Weight decay spares vectors and scalars (biases, norms), as He et al. (Bag of Tricks, 2019) advise; a phase that
+    leaves it open (None) has none. Gradients are clipped by the trainer, over all devices, not here.
     """
     rate = phase.learning_rate
     if rate is None:
@@ -79,7 +89,7 @@ def optimizer_for(
     decay = "cosine" if phase.schedule == "auto" else phase.schedule
     optimizer = PacedAdamW(
         learning_rate=WarmUpDecay(rate, steps, warmup_steps, decay),
-        weight_decay=phase.weight_decay,
+        weight_decay=phase.weight_decay or 0.0,
         paces=paces,
     )
     if phase.weight_decay:

@@ -91,7 +91,12 @@ def fit(
 
 
 def plan(recipe_or_source: Any, *, log: Log | None = None, **overrides: Any) -> planning.Plan:
-    """What `fit` would do, and about what it takes; nothing is downloaded, trained or written."""
+    """What `fit` would do, and about what it takes; nothing is trained, and no run is written.
+
+    A plan counts the examples and measures the texts, so the data is read: a sample or a TensorFlow data set that is
+    not on this machine yet is fetched into its cache, which is said. Weights are fetched only where a tokenizer comes
+    with them, as in the samples `minilm` and `smollm2`; of a keras_hub preset, only its configuration and vocabulary.
+    """
     log = log or Log()
     recipe, records = recipe_of(recipe_or_source, overrides)
     prepared = prepare(recipe, log, records)

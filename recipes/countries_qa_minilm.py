@@ -16,7 +16,7 @@ recipe = Recipe(
     data=DataSpec(source="sample:countries", batch_size=32),
     backbone=BackboneSpec(name="minilm"),
     head=Phase(epochs=0),
-    fine_tune=Phase(epochs=2, learning_rate=1e-4, trainable="all", schedule="linear", weight_decay=0.01),
+    fine_tune=Phase(epochs=2, learning_rate=2e-4, trainable="last:4", schedule="linear", weight_decay=0.01),
 )
 
 if __name__ == "__main__":

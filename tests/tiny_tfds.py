@@ -58,6 +58,52 @@ def _pets(size: int) -> dict[str, Rows]:
     return {"train": _photos(74, 37, size, 2, extra(2)), "test": _photos(37, 37, size, 3, extra(3))}
 
 
+def _scenes(count: int, classes: int, size: int, seed: int, flag: str, extra: Callable[[int], dict[str, Any]]) -> Rows:
+    """Photos with a bright square each, whose kind tells its class, and on every fourth a second, flagged box."""
+    rows: Rows = []
+    for index in range(count):
+        pixels = np.asarray(draw_photo(0, 8, size, [seed, index])).copy()
+        kind, side = index % classes, size // 4 + index % 3
+        x, y = (7 * index) % (size - side), (11 * index) % (size - side)
+        pixels[y : y + side, x : x + side] = np.asarray(draw_photo(kind, classes, side, [seed, index, 1]))
+        box = np.array([y, x, y + side, x + side], np.float32) / size
+        objects = [{"bbox": box, "label": kind, flag: False}]
+        if index % 4 == 3:
+            objects.append({"bbox": np.array([0, 0, 1, 1], np.float32), "label": kind, flag: True})
+        rows.append({"image": pixels, "objects": objects, **extra(index)})
+    return rows
+
+
+def _voc(size: int) -> dict[str, Rows]:
+    def rows(count: int, seed: int) -> Rows:
+        made = _scenes(count, 20, size, seed, "is_difficult", lambda i: {"image/filename": f"{seed}_{i:06d}.jpg"})
+        for row in made:
+            for one in row["objects"]:
+                one |= {"pose": 0, "is_truncated": False}
+            row["labels"] = sorted({one["label"] for one in row["objects"]})
+            row["labels_no_difficult"] = sorted({o["label"] for o in row["objects"] if not o["is_difficult"]})
+        return made
+
+    return {"train": rows(40, 5), "validation": rows(20, 6), "test": rows(20, 7)}
+
+
+def _coco(size: int) -> dict[str, Rows]:
+    def rows(count: int, seed: int) -> Rows:
+        extra: Callable[[int], dict[str, Any]] = lambda i: {  # noqa: E731
+            "image/filename": f"{seed}{i:011d}.jpg",
+            "image/id": 1000 * seed + i,
+        }
+        made = _scenes(count, 80, size, seed, "is_crowd", extra)
+        for number, row in enumerate(made):
+            for other, one in enumerate(row["objects"]):
+                area = np.prod(one["bbox"][2:] - one["bbox"][:2]) * size**2
+                one |= {"id": 10_000 * seed + 10 * number + other, "area": int(area)}
+        return made
+
+    unlabelled = [{**row, "objects": []} for row in rows(4, 8)]
+    return {"train": rows(80, 1), "validation": rows(20, 2), "test": unlabelled}
+
+
 def _cats(size: int) -> dict[str, Rows]:
     return {"train": _photos(24, 2, size, 4, lambda index: {"image/filename": f"PetImages/{index}.jpg"})}
 
@@ -97,6 +143,8 @@ WRITERS: dict[str, Callable[[int], dict[str, Rows]]] = {
     "tf_flowers": _flowers,
     "oxford_iiit_pet": _pets,
     "cats_vs_dogs": _cats,
+    "voc/2007": _voc,
+    "coco/2017": _coco,
     "imdb_reviews": _imdb,
     "glue/sst2": _sst2,
     "squad": _squad,

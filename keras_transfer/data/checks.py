@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from keras_transfer.data import duplicates, sources
 from keras_transfer.data.findings import LISTED, DataError, Finding, Raw, Severity, find
-from keras_transfer.data.records import Record, Splits
+from keras_transfer.data.records import Record, Splits, classes_of
 from keras_transfer.recipe import DataSpec
 from keras_transfer.vision import formats
 from keras_transfer.vision.headers import ImageHeader
@@ -52,6 +52,7 @@ def check(data: Raw | Splits | Parts, spec: DataSpec, task: str = "") -> list[Fi
         message = "expected labelled examples. Received: none that can be used"
         found.append(find("no_examples", "stop", message, mend="Add some; a table needs rows below its header"))
     found += _class_findings(parts)
+    found += _alone(parts, spec)
     found += duplicates.check(parts)
     found += _size_findings(parts)
     return sorted(found, key=lambda finding: finding.severity != "stop")
@@ -159,28 +160,51 @@ def _empty_field(record: Record) -> str:
     return next((f"empty {name}" for name in names if not record.fields[name].strip()), "")
 
 
-def _labels(record: Record) -> tuple[str, ...]:
-    label = record.fields.get("label")
-    return label if isinstance(label, tuple) else () if label is None else (label,)
-
-
 def _class_findings(parts: Parts) -> Iterator[Finding]:
     """Faults of the classes."""
-    training = [record for name in ("all", "train") for record in parts.get(name, ()) if "label" in record.fields]
+    training = [record for name in ("all", "train") for record in parts.get(name, ()) if _is_labelled(record)]
     yield from _similar_labels(_all(parts))
     if not training:
         return
-    counts = Counter(label for record in training for label in _labels(record))
-    multi = any(isinstance(record.fields["label"], tuple) for record in training)
+    counts = Counter(label for record in training for label in classes_of(record))
+    boxed, masked = "boxes" in training[0].fields, "mask" in training[0].fields
+    multi = boxed or any(isinstance(record.fields.get("label"), tuple) for record in training)
+    if boxed and not counts:
+        message = f"none of the {len(training)} training images has a box"
+        yield find("no_boxes", "stop", message, [r.where for r in training], "Add images with boxes")
+        return
     if len(counts) < (1 if multi else 2):
         received = ", ".join(sorted(counts)) or "none"
-        message = f"expected at least two classes in the training examples. Received: {received}"
-        mend = "Add examples of another class: one folder for each class, or another label in the column"
+        place = "training masks" if masked else "training examples"
+        message = f"expected at least two classes in the {place}. Received: {received}"
+        mend = (
+            "Add images with another class; masks hold the index of each pixel's class, the background's too"
+            if masked
+            else "Add examples of another class: one folder for each class, or another label in the column"
+        )
         yield find("too_few_classes", "stop", message, mend=mend)
+    yield from _untrained(parts, counts)
+    single = sorted(label for label, count in counts.items() if count == 1)
+    if single:
+        places = [f"{r.where} ({label})" for r in training for label in classes_of(r) if counts[label] == 1]
+        message = f"{len(single)} classes have a single example"
+        yield find(
+            "single_example_class", "warn", message, places, "Add examples: one class cannot be learned from one"
+        )
+    if counts and not masked and (boxed or not multi):  # the classes of pixels are hardly ever balanced
+        yield from _imbalance(counts, boxed)
+
+
+def _is_labelled(record: Record) -> bool:
+    return not record.fields.keys().isdisjoint(("label", "boxes", "mask"))
+
+
+def _untrained(parts: Parts, counts: Mapping[str, int]) -> Iterator[Finding]:
+    """Classes that other splits have and training has not, and those that are listed and nowhere."""
     untrained: dict[str, list[str]] = defaultdict(list)
     for name, records in parts.items():
         for record in records if name not in ("all", "train") else ():
-            for label in _labels(record):
+            for label in dict.fromkeys(classes_of(record)):
                 if label not in counts:
                     untrained[label].append(record.where)
     for label, places in untrained.items():
@@ -188,24 +212,32 @@ def _class_findings(parts: Parts) -> Iterator[Finding]:
         yield find(
             "class_without_training", "stop", message, places, "Add training examples of it, or correct its label"
         )
-    single = sorted(label for label, count in counts.items() if count == 1)
-    if single:
-        places = [f"{r.where} ({label})" for r in training for label in _labels(r) if counts[label] == 1]
-        message = f"{len(single)} classes have a single example"
-        yield find(
-            "single_example_class", "warn", message, places, "Add examples: one class cannot be learned from one"
-        )
-    largest, smallest = (
-        (max(counts.items(), key=_by_count), min(counts.items(), key=_by_count)) if counts else (("", 0),) * 2
-    )
-    if largest[1] > IMBALANCE * smallest[1] and not multi:
-        message = f"the classes are unbalanced: {largest[0]!r} has {largest[1]} examples, {smallest[0]!r} {smallest[1]}"
-        yield find(
-            "imbalance",
-            "warn",
-            message,
-            mend="Add examples of the rare classes; class_weights auto weighs them meanwhile",
-        )
+    listed = {name: None for record in _all(parts) for name in record.fields.get("classes", ())}
+    nowhere = [name for name in listed if name not in counts and name not in untrained]
+    if nowhere:
+        message = f"{len(nowhere)} of the {len(listed)} classes that the data lists have no example"
+        mend = "Nothing, if they are not wanted; else add examples"
+        yield find("class_without_example", "warn", message, nowhere, mend)
+
+
+def _imbalance(counts: Mapping[str, int], boxed: bool) -> Iterator[Finding]:
+    largest, smallest = max(counts.items(), key=_by_count), min(counts.items(), key=_by_count)
+    if largest[1] > IMBALANCE * smallest[1]:
+        what = "boxes" if boxed else "examples"
+        message = f"the classes are unbalanced: {largest[0]!r} has {largest[1]} {what}, {smallest[0]!r} {smallest[1]}"
+        weighed = "" if boxed else "; class_weights auto weighs them meanwhile"
+        yield find("imbalance", "warn", message, mend=f"Add examples of the rare classes{weighed}")
+
+
+def _alone(parts: Parts, spec: DataSpec) -> Iterator[Finding]:
+    """A single image with boxes or a mask, of which nothing can be split off."""
+    if not set(parts) <= {"all", "train"} or not spec.validation_share:
+        return
+    records = _all(parts)
+    if len(records) == 1 and not records[0].fields.keys().isdisjoint(("boxes", "mask")):
+        message = "there is one image, so that none is left to validate on"
+        mend = "Add images, or cut it into parts in folders train, validation and test"
+        yield find("single_image", "stop", message, [records[0].where], mend)
 
 
 def _by_count(item: tuple[str, int]) -> tuple[int, str]:
@@ -217,7 +249,7 @@ def _similar_labels(records: Sequence[Record]) -> Iterator[Finding]:
     first: dict[str, str] = {}
     spellings: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        for label in _labels(record):
+        for label in classes_of(record):
             first.setdefault(label, record.where)
             spellings[" ".join(label.casefold().split())].add(label)
     for same in spellings.values():

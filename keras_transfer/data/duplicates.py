@@ -97,13 +97,13 @@ def _within(twins: Sequence[Sequence[Placed]]) -> Iterator[Finding]:
 
 
 def _conflicts(twins: Sequence[Sequence[Placed]]) -> Iterator[Finding]:
-    """The same example with different labels."""
+    """The same example with different labels, boxes or masks."""
     places = []
     for placed in twins:
         by_label: dict[object, Record] = {}
         for _, record in placed:
-            if "label" in record.fields:
-                by_label.setdefault(record.fields["label"], record)
+            if (label := _answer(record)) is not None:
+                by_label.setdefault(label, record)
         if len(by_label) > 1:
             places.append(" = ".join(f"{record.where} ({_shown(label)})" for label, record in by_label.items()))
     if places:
@@ -111,7 +111,19 @@ def _conflicts(twins: Sequence[Sequence[Placed]]) -> Iterator[Finding]:
         yield find("conflicting_labels", "warn", message, places, "Correct the labels")
 
 
+def _answer(record: Record) -> object:
+    """What is to be learned of an example; None where nothing is said."""
+    if "boxes" in record.fields:
+        pairs = zip(record.fields["labels"], record.fields["boxes"], strict=True)
+        return frozenset(pairs)
+    return record.target or record.fields.get("label")
+
+
 def _shown(label: object) -> str:
+    if isinstance(label, frozenset):
+        return f"{len(label)} boxes"
+    if isinstance(label, bytes):
+        return f"mask {label.hex()[:8]}"
     return "|".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 

@@ -6,20 +6,20 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from keras_transfer import samples
-from keras_transfer.data import class_folders, files, tables
+from keras_transfer.data import class_folders, files, picture_sections, tables
 from keras_transfer.data.findings import DataError, find
 from keras_transfer.data.split_names import split_name
 from keras_transfer.recipe import DataSpec
 
 EXPECTED = (
     "a folder with one folder of images or .txt files for each class; a CSV, TSV or JSONL file with columns path,label "
-    "or text,label or question,context,answers; SQuAD or COCO JSON; folders of Pascal VOC XML, of images/ with labels/ "
-    "(YOLO) or with masks/; tfds:NAME; sample:NAME"
+    "or path,x_min,y_min,x_max,y_max,label or path,mask or text,label or question,context,answers; SQuAD or COCO JSON; "
+    "folders of Pascal VOC XML, of images/ with labels/ (YOLO) or with masks/; tfds:NAME; sample:NAME"
 )
 TASKS = {
     "image_folders": "image_classification",
@@ -75,9 +75,11 @@ def infer(source: str, spec: DataSpec | None = None) -> Form:
         raise _unfit(f"no such file or folder. Received: {source!r}", _near(root) if source else "")
     if root.is_file():
         return _form(root, {"all": root}, spec)
+    root = picture_sections.inner(root)
     if _coco_folder(root):
-        return Form("coco", TASKS["coco"], root, {"all": root})
-    return _form(root, sections(root, spec), spec)
+        return Form("coco", TASKS["coco"], root, picture_sections.of_coco(root / "annotations", _is_coco))
+    form = _form(root, sections(root, spec), spec)
+    return replace(form, sections=picture_sections.refine(form.kind, form.sections, _is_coco))
 
 
 def sections(root: Path, spec: DataSpec) -> dict[str, Path]:
@@ -129,9 +131,9 @@ def _by_split(paths: Sequence[Path], name_of: Callable[[Path], str]) -> dict[str
 
 
 def _file_split(path: Path) -> str:
-    """As `split_name`; SQuAD's own file names (`train-v1.1.json`, `dev-v2.0.json`) too."""
+    """As `split_name`; SQuAD's and COCO's own names (`train-v1.1.json`, `instances_val2017.json`) too."""
     stem = re.sub(r"-v\d+(\.\d+)*$", "", path.stem.lower())
-    return "validation" if stem == "dev" else split_name(stem)
+    return "validation" if stem == "dev" else split_name(picture_sections.plain(stem))
 
 
 def _form(root: Path, parts: dict[str, Path], spec: DataSpec) -> Form:
@@ -180,7 +182,7 @@ def _folder_kind(folder: Path, spec: DataSpec) -> tuple[str, str]:
         xml += [path for path in files.entries(names["annotations"])[1] if path.suffix.lower() == ".xml"]
     if xml and _is_voc(xml[0]):
         return "voc", TASKS["voc"]
-    if "images" in names and "labels" in names:
+    if ("images" in names and "labels" in names) or picture_sections.has_yolo_rows(loose):
         return "yolo", TASKS["yolo"]
     if "images" in names and "masks" in names:
         return "masks", TASKS["masks"]
@@ -209,7 +211,11 @@ def _coco_folder(folder: Path) -> bool:
     inside = folder / "annotations"
     if not inside.is_dir():
         return False
-    return any(p.suffix.lower() == ".json" and _json_kind(p) == "coco" for p in files.entries(inside)[1])
+    return any(p.suffix.lower() == ".json" and _is_coco(p) for p in files.entries(inside)[1])
+
+
+def _is_coco(path: Path) -> bool:
+    return _json_kind(path) == "coco"
 
 
 def _json_kind(path: Path) -> str:

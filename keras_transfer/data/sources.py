@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from keras_transfer.data import class_folders, forms, squad, table_records
+from keras_transfer.data import (
+    box_tables,
+    class_folders,
+    coco,
+    coco_masks,
+    forms,
+    masks,
+    squad,
+    table_records,
+    voc,
+    yolo,
+)
 from keras_transfer.data.findings import DataError, Raw, Severity, find
 from keras_transfer.data.forms import Form
 from keras_transfer.data.records import Record
@@ -32,6 +43,34 @@ def _tables(form: Form, spec: DataSpec, task: str, severity: Severity) -> Raw:
     return table_records.load(form.root, form.sections, task, spec, severity)
 
 
+def _boxes_of_tables(form: Form, spec: DataSpec, task: str, severity: Severity) -> Raw:
+    return box_tables.load(form.root, form.sections, spec, severity)
+
+
+def _masks_of_tables(form: Form, spec: DataSpec, task: str, severity: Severity) -> Raw:
+    return masks.load_tables(form.root, form.sections, spec, severity)
+
+
+def _coco(form: Form, spec: DataSpec, task: str, severity: Severity) -> Raw:
+    return coco.load(form.root, form.sections, severity)
+
+
+def _coco_masks(form: Form, spec: DataSpec, task: str, severity: Severity) -> Raw:
+    return coco_masks.load(form.root, form.sections, severity)
+
+
+def _voc(form: Form, spec: DataSpec, task: str, severity: Severity) -> Raw:
+    return voc.load(form.root, form.sections, severity)
+
+
+def _yolo(form: Form, spec: DataSpec, task: str, severity: Severity) -> Raw:
+    return yolo.load(form.root, form.sections, severity)
+
+
+def _masks(form: Form, spec: DataSpec, task: str, severity: Severity) -> Raw:
+    return masks.load_folders(form.root, form.sections, spec, severity)
+
+
 def _squad(form: Form, spec: DataSpec, task: str, severity: Severity) -> Raw:
     return squad.load(form.root, form.sections, severity)
 
@@ -46,6 +85,15 @@ LOADERS: dict[tuple[str, str], Loader] = {
     ("tfds", "image_classification"): _tfds,
     ("tfds", "text_classification"): _tfds,
     ("tfds", "question_answering"): _tfds,
+    ("coco", "object_detection"): _coco,
+    ("voc", "object_detection"): _voc,
+    ("yolo", "object_detection"): _yolo,
+    ("table", "object_detection"): _boxes_of_tables,
+    ("tfds", "object_detection"): _tfds,
+    ("masks", "semantic_segmentation"): _masks,
+    ("coco", "semantic_segmentation"): _coco_masks,
+    ("table", "semantic_segmentation"): _masks_of_tables,
+    ("tfds", "semantic_segmentation"): _tfds,
 }
 """By the kind of form and the task."""
 

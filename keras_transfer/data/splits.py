@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_transfer.data.findings import DataError, find
-from keras_transfer.data.records import Record, Splits
+from keras_transfer.data.records import Record, Splits, classes_of
 from keras_transfer.recipe import DataSpec
 
 SPREAD_FROM = 3
@@ -27,7 +27,8 @@ def split(raw: Mapping[str, Sequence[Record]], spec: DataSpec, stratify: bool = 
         spec: `validation_share` and `test_share` of the training examples are split off where there is no such split;
             `limit` keeps so many training examples.
         stratify: guards each class: at least one training example, and with at least three different ones also one
-            for each split that is split off. Examples with several labels, or none, count as one class.
+            for each split that is split off. Examples with several labels, or none, count as one class; an image with
+            boxes or a mask is of each class that is on it.
 
     Raises:
         DataError: there are no training examples, or fewer allowed than classes.
@@ -89,6 +90,13 @@ def class_of(record: Record) -> str:
     return label if isinstance(label, str) else ""
 
 
+def _strata(record: Record) -> tuple[str, ...]:
+    """The classes that are guarded for an example."""
+    if "boxes" in record.fields or "mask" in record.fields:
+        return tuple(dict.fromkeys(classes_of(record))) or ("",)
+    return (class_of(record),)
+
+
 def position(name: str) -> float:
     """A number from 0 to below 1 that a name alone decides, spread evenly (64 bits of BLAKE2b)."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / 2**64
@@ -103,7 +111,8 @@ def _assign(pool: Sequence[Record], shares: Mapping[str, float], stratify: bool)
     if bound > 0:
         classes: dict[str, set[str]] = defaultdict(set)
         for record, unit in zip(pool, units, strict=True):
-            classes[class_of(record) if stratify else ""].add(unit)
+            for name in _strata(record) if stratify else ("",):
+                classes[name].add(unit)
         _guard(parts, {name: sorted(members, key=at.__getitem__) for name, members in classes.items()}, shares)
     return [parts[unit] for unit in units]
 
@@ -159,16 +168,39 @@ def _limit(train: list[Record], limit: int, stratify: bool) -> list[Record]:
     """The first training examples by the hash of their content, each class by its share; in their own order."""
     if not limit or len(train) <= limit:
         return train
+    if stratify and any("boxes" in record.fields or "mask" in record.fields for record in train):
+        return _limit_pictures(train, limit)
     classes: dict[str, list[int]] = defaultdict(list)
     for index, record in enumerate(train):
         classes[class_of(record) if stratify else ""].append(index)
     if limit < len(classes):
         message = f"data.limit {limit} is less than the {len(classes)} classes of the training examples"
         raise DataError(find("limit", "stop", message, mend=f"Set data.limit to {len(classes)} or more, or 0 for all"))
-    key: Callable[[int], Any] = lambda index: (position("limit " + train[index].content.hex()), train[index].id)  # noqa: E731
+    key: Callable[[int], Any] = lambda index: _limit_key(train[index])  # noqa: E731
     takes = _allot(limit, {name: len(indices) for name, indices in classes.items()})
     kept = {index for name, indices in classes.items() for index in sorted(indices, key=key)[: takes[name]]}
     return [record for index, record in enumerate(train) if index in kept]
+
+
+def _limit_key(record: Record) -> tuple[float, str]:
+    return position("limit " + record.content.hex()), record.id
+
+
+def _limit_pictures(train: list[Record], limit: int) -> list[Record]:
+    """The first images by the hash of their content such that each class is on one; in their own order."""
+    ordered = sorted(train, key=_limit_key)
+    missing = {name for record in train for name in classes_of(record)}
+    needed: set[str] = set()
+    for record in ordered:
+        if missing & set(classes_of(record)):
+            needed.add(record.id)
+            missing -= set(classes_of(record))
+    if len(needed) > limit:
+        message = f"data.limit {limit} is less than the {len(needed)} images that show each class once"
+        raise DataError(find("limit", "stop", message, mend=f"Set data.limit to {len(needed)} or more, or 0 for all"))
+    others = [record.id for record in ordered if record.id not in needed]
+    kept = needed.union(others[: limit - len(needed)])
+    return [record for record in train if record.id in kept]
 
 
 def _allot(total: int, sizes: Mapping[str, int]) -> dict[str, int]:

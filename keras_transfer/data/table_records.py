@@ -72,7 +72,7 @@ def load(root: Path, sections: Mapping[str, Path], task: str, spec: DataSpec, se
     raw, faults = Raw(), _Faults()
     labels = _Labels(spec.label_separator)
     for name, place in sections.items():
-        path = place if place.is_file() else _table_in(place, spec)
+        path = place if place.is_file() else table_in(place, spec)
         table = tables.read(path, severity)
         tables.require(path, table.columns, task, spec)
         raw.findings += table.faults
@@ -83,7 +83,7 @@ def load(root: Path, sections: Mapping[str, Path], task: str, spec: DataSpec, se
     return raw
 
 
-def _table_in(folder: Path, spec: DataSpec) -> Path:
+def table_in(folder: Path, spec: DataSpec) -> Path:
     """The one table of a split's folder that `forms` found."""
     found = [path for path in files.entries(folder)[1] if path.suffix.lower() in tables.ENDINGS]
     return next(path for path in found if tables.task_of(tables.columns(path), spec))
@@ -130,11 +130,12 @@ def _labelled(
         if label is None and not (multi and row.get(label_column) == ""):
             faults.unlabelled.append(f"{path}:{line}")
         else:
-            kept.append((line, row, () if label is None else label, _group(row, group_column)))
+            kept.append((line, row, () if label is None else label, group_of(row, group_column)))
     return kept
 
 
-def _group(row: Mapping[str, Any], column: str | None) -> str:
+def group_of(row: Mapping[str, Any], column: str | None) -> str:
+    """The group of a row; "" where there is no such column."""
     value = row.get(column) if column else None
     return "" if value is None else str(value)
 
@@ -204,7 +205,7 @@ def _questions(
         own = str(row.get(names["id"]) or f"{base}:{line}")
         own = own if own not in seen else f"{own} {base}:{line}"
         seen.add(own)
-        group = _group(row, group_column)
+        group = group_of(row, group_column)
         record = squad.question_record(own, where, question, context, row.get(names["answers"]), faults.answers, group)
         if record is not None:
             records.append(record)

@@ -65,11 +65,15 @@ def task_of(found: Sequence[str], spec: DataSpec) -> str:
 
 
 def resolve(found: Sequence[str], wanted: str) -> str | None:
-    """The column of that name; case and surrounding spaces make no difference where one column alone fits."""
+    """The column of that name; case, surrounding spaces and underscores (`xmin`) make no difference where one fits."""
     if wanted in found:
         return wanted
-    near = [name for name in found if name.strip().lower() == wanted.strip().lower()]
+    near = [name for name in found if _plain(name) == _plain(wanted)]
     return near[0] if len(near) == 1 else None
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "")
 
 
 def require(path: Path, found: Sequence[str], task: str, spec: DataSpec) -> None:

@@ -14,6 +14,8 @@ TILE = 128
 def write(files: Path, folder: Path) -> None:
     """Writes `train/`, `validation/` and `test/`, each with `images/` and `masks/` of PNG files with the same stems.
 
+    The names of the classes are in `classes.txt`.
+
     A mask is grey: 1 for a nucleus, 0 for the background. The left half trains, but for its lowest row of tiles, which
     validates.
 
@@ -26,6 +28,7 @@ def write(files: Path, folder: Path) -> None:
         pixels, instances = np.asarray(image), np.asarray(mask)
     if pixels.max() > 255:
         raise ValueError(f"{source / 'img2d.tif'}: expected grey levels up to 255. Received: up to {pixels.max()}.")
+    (folder / "classes.txt").write_text("background\nnucleus\n", encoding="utf-8")
     height, width = pixels.shape
     for y in range(0, height, TILE):
         for x in range(0, width, TILE):

@@ -16,6 +16,16 @@ TASKS: dict[str, tuple[str, str, str]] = {
         "ImageClassification",
         "one or several labels for an image",
     ),
+    "object_detection": (
+        "keras_transfer.tasks.object_detection",
+        "ObjectDetection",
+        "a box with a class around every object in an image",
+    ),
+    "semantic_segmentation": (
+        "keras_transfer.tasks.semantic_segmentation",
+        "SemanticSegmentation",
+        "a class for every pixel of an image",
+    ),
     "text_classification": (
         "keras_transfer.tasks.text_classification",
         "TextClassification",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import keras
@@ -84,6 +85,21 @@ class ShowsFields(Protocol):
 
     shown_fields: tuple[str, ...]
     """The fields of a record that `predict` repeats beside its answer."""
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A task whose answers a person can look at on the picture: boxes, masks."""
+
+    def draw(self, record: Record, answer: Mapping[str, Any], path: Path) -> None:
+        """Writes the picture with the answer on it, as PNG.
+
+        Args:
+            record: the picture that was asked about.
+            answer: what `answers` gave for it.
+            path: the file to write; its folder exists.
+        """
+        ...
 
 
 @runtime_checkable

@@ -82,7 +82,7 @@ class QuestionAnswering:
                 learning_rate=tune.learning_rate or rate,
                 trainable="all" if tune.trainable == "auto" else tune.trainable,
                 schedule="linear" if tune.schedule == "auto" else tune.schedule,
-                weight_decay=tune.weight_decay or WEIGHT_DECAY,
+                weight_decay=WEIGHT_DECAY if tune.weight_decay is None else tune.weight_decay,
             ),
         )
 
@@ -157,7 +157,7 @@ class QuestionAnswering:
                 )
             ],
             lengths=found.packed.lengths,
-            bucket_lengths=packing.buckets(windowing.length),
+            bucket_lengths=packing.buckets(windowing.length, backbone.family),
             targets=targets,
             key=hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
         )
@@ -262,6 +262,7 @@ class QuestionAnswering:
         if backbone is None or backbone.tokenizer is None:
             raise ValueError("backbone: expected the text backbone that the model was trained with. Received: none.")
         windowing, names = _windowing(recipe, backbone), networks.input_names(backbone.model)
+        width = packing.width_of_all(backbone.family, windowing.length)
         longest, most, threshold = _answer_tokens(recipe), _n_best(recipe), answering.threshold_of(labels)
         strings = [tf.TensorSpec([None], tf.string, name=name) for name in ("question", "context")]
 
@@ -269,9 +270,9 @@ class QuestionAnswering:
         def answer(question: tf.Tensor, context: tf.Tensor) -> Tensors:
             question, context = offsets.repaired(question), offsets.repaired(context)
             found = windowing.graph(question, context)
-            logits = numeric(windowing.tokenizer.dense(found.ids, found.segments, names))
+            inputs = windowing.tokenizer.dense(found.ids, found.segments, names, width)
             count = tf.cast(found.starts.row_lengths(), tf.int32)
-            tokens, nothing = spans.best_in_windows(logits, found.first, count, found.null, longest, most)
+            tokens, nothing = spans.best_in_chunks(numeric, inputs, found.first, count, found.null, longest, most)
             characters = spans.in_characters(tokens, found.first, found.starts, found.ends)
             best, least = spans.merge_windows(characters, nothing, found.record, tf.size(context), most)
             return answering.answer_tensors(best, least, context, threshold)
@@ -291,15 +292,17 @@ class QuestionAnswering:
         columns = zip(("question", "context"), _texts(records), strict=True)
         return {name: np.array([text.encode() for text in texts], object) for name, texts in columns}
 
+    def certain(self, predictions: Sequence[Mapping[str, Any]], labels: Labels) -> list[bool]:
+        """Whether each question's answer stays the same where numbers are rounded otherwise; see `answers.certain`."""
+        return [answering.certain(prediction, labels) for prediction in predictions]
+
     def expected(self, predictions: Sequence[Mapping[str, Any]], labels: Labels) -> dict[str, np.ndarray]:
-        """`answer`, `start`, `end`, `score` [N]."""
-        found = [answering.answer_of(prediction, labels) for prediction in predictions]
-        return {
-            "answer": np.array([answer["answer"].encode() for answer in found], object),
-            "start": np.array([answer["start"] for answer in found], np.int32),
-            "end": np.array([answer["end"] for answer in found], np.int32),
-            "score": np.array([answer["score"] for answer in found], np.float32),
-        }
+        """`n_best_score` [N, K], and where each answer is certain also `answer`, `start`, `end`, `score` [N].
+
+        Scores in order change little where numbers are rounded otherwise, as bfloat16 does on another processor; which
+        of two answers of nearly one score comes first may change, and is no fault of an export.
+        """
+        return answering.expected(predictions, labels, N_BEST)
 
     def from_outputs(self, outputs: Mapping[str, np.ndarray], labels: Labels) -> list[dict[str, Any]]:
         """The answers as they were decided."""

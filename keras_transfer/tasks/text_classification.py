@@ -65,7 +65,7 @@ class TextClassification:
                 learning_rate=tune.learning_rate or (FINE_TUNE_RATE_SMALL if small else FINE_TUNE_RATE),
                 trainable="all" if tune.trainable == "auto" else tune.trainable,
                 schedule="linear" if tune.schedule == "auto" else tune.schedule,
-                weight_decay=tune.weight_decay or WEIGHT_DECAY,
+                weight_decay=WEIGHT_DECAY if tune.weight_decay is None else tune.weight_decay,
                 label_smoothing=tune.label_smoothing or LABEL_SMOOTHING,
             ),
         )
@@ -120,7 +120,7 @@ class TextClassification:
             load_batch=load_batch,
             meta=[{}] * len(records),
             lengths=packed.lengths,
-            bucket_lengths=packing.buckets(length),
+            bucket_lengths=packing.buckets(length, backbone.family),
             targets={"label": targets},
             key=hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
         )
@@ -133,7 +133,8 @@ class TextClassification:
         self, labels: Labels, recipe: Recipe, class_weights: np.ndarray | None
     ) -> Callable[[Tensors, Any], tf.Tensor]:
         """Cross-entropy of each example."""
-        return classes.loss(labels, max(recipe.head.label_smoothing, recipe.fine_tune.label_smoothing), class_weights)
+        smoothing = max(recipe.head.label_smoothing or 0.0, recipe.fine_tune.label_smoothing or 0.0)
+        return classes.loss(labels, smoothing, class_weights)
 
     def class_weights(self, examples: Examples, labels: Labels, recipe: Recipe) -> np.ndarray | None:
         """float32 [C], or None where classes weigh the same."""
@@ -186,13 +187,14 @@ class TextClassification:
             raise ValueError("backbone: expected the text backbone that the model was trained with. Received: none.")
         tokenizer, names = backbone.tokenizer, networks.input_names(backbone.model)
         length = recipe.backbone.sequence_length or backbone.sequence_length
+        width = packing.width_of_all(backbone.family, length)
         strings = tf.TensorSpec([None], tf.string, name="text")
         pairs = tf.TensorSpec([None], tf.string, name="text_pair")
 
         def answer(text: tf.Tensor, text_pair: tf.Tensor | None = None) -> Tensors:
             second = None if text_pair is None else tokenizer.graph_encode(text_pair)
             ids, segments = tokenizer.graph_pack(tokenizer.graph_encode(text), second, length)
-            return classes.answer_tensors(numeric(tokenizer.dense(ids, segments, names)), labels)
+            return classes.answer_tensors(numeric(tokenizer.dense(ids, segments, names, width)), labels)
 
         example = np.array(["A short text."], object)
         if truth(recipe.options.get("text_pair")):

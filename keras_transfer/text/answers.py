@@ -12,6 +12,10 @@ from keras_transfer.labels import Labels
 from keras_transfer.text import offsets, spans
 from keras_transfer.text.windows import WindowTable
 
+ROUNDING = 0.1
+"""By how much two log-probabilities may move apart where numbers are rounded otherwise: more than twice the 0.03 by
+which an export in bfloat16 may differ from the training side."""
+
 
 def place(answers: Sequence[Mapping[str, Any]], found: WindowTable, window: int) -> tuple[int, int]:
     """The first and the last token of the first answer, as places in the input; of "no answer" if it is not whole."""
@@ -48,6 +52,45 @@ def answer_of(prediction: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     best = prediction["candidates"][0]
     text = prediction["context"][best["start"] : best["end"]]
     return {"answer": text, "start": best["start"], "end": best["end"], "score": float(np.exp(best["log_probability"]))}
+
+
+def certain(prediction: Mapping[str, Any], labels: Labels) -> bool:
+    """Whether the answer stays the same where logits are rounded otherwise, by up to `ROUNDING`.
+
+    Two rivals may take the best span's place: the second best, and "no answer", which the threshold decides.
+    """
+    found = prediction["candidates"]
+    if not found:
+        return True
+    if abs(-margin_of(prediction) - threshold_of(labels)) <= ROUNDING:
+        return False
+    if -margin_of(prediction) > threshold_of(labels):
+        return True
+    return len(found) < 2 or found[0]["log_probability"] - found[1]["log_probability"] > ROUNDING
+
+
+def expected(predictions: Sequence[Mapping[str, Any]], labels: Labels, most: int) -> dict[str, np.ndarray]:
+    """What an export must answer: scores of the best spans, and the answers themselves where all are certain.
+
+    Args:
+        predictions: of the training side.
+        labels: with the threshold.
+        most: how many spans an export gives, where there is no prediction to say it.
+    """
+    scores = np.zeros((len(predictions), max((each["most"] for each in predictions), default=most)), np.float32)
+    for row, prediction in zip(scores, predictions, strict=True):
+        shares = [candidate["log_probability"] for candidate in prediction["candidates"]]
+        row[: len(shares)] = np.exp(shares)
+    if not all(certain(prediction, labels) for prediction in predictions):
+        return {"n_best_score": scores}
+    found = [answer_of(prediction, labels) for prediction in predictions]
+    return {
+        "n_best_score": scores,
+        "answer": np.array([answer["answer"].encode() for answer in found], object),
+        "start": np.array([answer["start"] for answer in found], np.int32),
+        "end": np.array([answer["end"] for answer in found], np.int32),
+        "score": np.array([answer["score"] for answer in found], np.float32),
+    }
 
 
 def answer_tensors(best: spans.Spans, nothing: tf.Tensor, context: tf.Tensor, threshold: float) -> dict[str, tf.Tensor]:

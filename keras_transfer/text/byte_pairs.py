@@ -16,18 +16,21 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-Split = Literal["gpt2", "llama3"]
+Split = Literal["gpt2", "llama3", "bloom"]
 
 # RE2's \s is ASCII only; the tokenizers were trained with Unicode's.
 _SPACE = r"\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 # The patterns use a look-ahead, `\s+(?!\S)`: of a run of spaces, the last belongs to the next word. RE2 has none, so a
 # mark is put before that space. U+10FFFF is no character; where a text holds it, its neighbour stands in for it.
 _MARK, _MARKS_NEIGHBOUR = "\U0010ffff", "\U0010fffe"
+# Bloom cuts at spaces and at these signs only, and keeps a run of them whole but for a space before the next word.
+_BLOOM_CUTS = rf"{_SPACE}(|.,!?…。，、।۔،)"
 _BEFORE_LAST_SPACE: dict[str, str] = {
     "gpt2": rf"([{_SPACE}])([{_SPACE}][^{_SPACE}])",
     # Not before a line end, which Llama 3's pattern keeps with the spaces before it.
     "llama3": rf"([{_SPACE}])([\t\x0b\f \x{{85}}\x{{a0}}\x{{1680}}\x{{2000}}-\x{{200a}}\x{{202f}}\x{{3000}}]"
     rf"[^{_SPACE}])",
+    "bloom": rf"([{_BLOOM_CUTS}])( [^{_BLOOM_CUTS}])",
 }
 _PIECES: dict[str, str] = {
     "gpt2": (rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^{_SPACE}\p{{L}}\p{{N}}{_MARK}]+|[{_SPACE}]+"),
@@ -35,6 +38,7 @@ _PIECES: dict[str, str] = {
         rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}{_MARK}]?\p{{L}}+|\p{{N}}{{1,3}}|"
         rf" ?[^{_SPACE}\p{{L}}\p{{N}}{_MARK}]+[\r\n]*|[{_SPACE}]*[\r\n]+|[{_SPACE}]+"
     ),
+    "bloom": rf" ?[^{_BLOOM_CUTS}{_MARK}]+|[{_BLOOM_CUTS}]+",
 }
 # The time for one piece grows with the square of its length. Longer ones are cut, which no usual text notices.
 LONGEST_PIECE = 256

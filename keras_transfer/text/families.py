@@ -23,6 +23,9 @@ class TextFamily:
     """How a sequence becomes one vector: over all tokens of an encoder; a decoder's last token has seen them all."""
     double_separator: bool = False
     """Two separators between two texts, as RoBERTa was trained."""
+    reads_padding: bool = False
+    """Padding is mixed into the features as any token is (FNet's Fourier transforms go over all places), so that every
+    input must be padded to one length, as in its own training; the more that is, the less a short text says."""
 
 
 FAMILIES: Mapping[str, TextFamily] = {
@@ -35,7 +38,7 @@ FAMILIES: Mapping[str, TextFamily] = {
         TextFamily("Albert", "encoder", "mean"),
         TextFamily("DebertaV3", "encoder", "mean"),
         TextFamily("Electra", "encoder", "mean"),
-        TextFamily("FNet", "encoder", "mean"),
+        TextFamily("FNet", "encoder", "mean", reads_padding=True),
         *(
             TextFamily(name, "decoder", "last")
             for name in (
@@ -78,6 +81,12 @@ def names() -> list[tuple[str, str, int | None, int | None]]:
     """(name, family, parameters, longest input in tokens) of the samples, then of some presets, where it is known."""
     samples: list[tuple[str, str, int | None, int | None]] = [(name, *facts) for name, facts in SAMPLES.items()]
     return [*samples, *((name, family, None, None) for name, family in WELL_KNOWN)]
+
+
+def reads_padding(family: str) -> bool:
+    """Whether the family of that name needs all inputs padded to one length."""
+    found = FAMILIES.get(family)
+    return found is not None and found.reads_padding
 
 
 def find(class_name: str) -> TextFamily | None:

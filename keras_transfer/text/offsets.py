@@ -11,7 +11,12 @@ import re
 import tensorflow as tf
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
-_SPACES = (9, 10, 11, 12, 13, 32)  # in ASCII; a byte-level token carries the space before its word
+_SPACES = (9, 10, 11, 12, 13, 32)  # in ASCII; a token may carry the space before its word
+# The others, by their bytes in UTF-8: SentencePiece takes them for spaces.
+_WIDE_SPACES = (
+    (2, r"[\x{85}\x{a0}]"),
+    (3, r"[\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"),
+)
 
 
 def encodable(text: str) -> str:
@@ -41,14 +46,18 @@ def graph_characters(
         The first character of each token and the one after its last, int32 [N, None] each. A token of nothing but white
         space starts where the next one does and ends where the one before it does: not after its start.
     """
-    data = tf.reshape(tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8), [-1])
+    joined = tf.strings.reduce_join(texts)
+    plain = joined
+    for size, pattern in _WIDE_SPACES:
+        plain = tf.strings.regex_replace(plain, pattern, " " * size)
+    data, plain = (tf.reshape(tf.io.decode_raw(each, tf.uint8), [-1]) for each in (joined, plain))
     total = tf.size(data)
     until = tf.cumsum(tf.strings.length(texts))
     base, end = (tf.gather(each, starts.value_rowids()) for each in (until - tf.strings.length(texts), until))
     first = base + starts.values
     last = tf.maximum(base + ends.values, tf.minimum(first + 1, end))
     # Of each byte: how many bytes before it are no space; then the number of a byte among these gives its place.
-    solid = tf.reduce_all(data[:, None] != tf.constant(_SPACES, tf.uint8), axis=1)
+    solid = tf.reduce_all(plain[:, None] != tf.constant(_SPACES, tf.uint8), axis=1)
     solid_before = _counts(solid)
     places = tf.concat([tf.reshape(tf.where(solid), [-1]), [tf.cast(total, tf.int64)]], 0)
     places = tf.cast(places, tf.int32)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.text import families
 from keras_transfer.text.tokenizing import Tensors, Tokenizer
 
 # Few lengths, since a traced function and its kernels warm up anew for each; steps of about a third waste little.
@@ -77,8 +78,20 @@ def pack(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], length: int) ->
     )
 
 
-def buckets(length: int) -> tuple[int, ...]:
+def width_of_all(family: str, length: int) -> int | None:
+    """The one length to which all inputs are padded, where the family reads padding; None where each batch has its own.
+
+    Args:
+        family: of the backbone.
+        length: the most tokens in an input.
+    """
+    return length if families.reads_padding(family) else None
+
+
+def buckets(length: int, family: str = "") -> tuple[int, ...]:
     """The few lengths to which batches are padded; the last is `length`."""
+    if families.reads_padding(family):
+        return (length,)
     return (*(size for size in BUCKETS if size < length), length)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,11 @@ def load(preset: str, pooling: str = "auto", load_weights: bool = True, **argume
         )
     possible = getattr(hub, "max_sequence_length", None) or math.inf
     longest = int(min(possible, LONGEST_BY_DEFAULT))
-    return TextNetwork(model, family, chosen, networks.blocks(model), tokenizer, longest, possible)
+    blocks = networks.blocks(model)
+    if family.reads_padding:
+        # Activations are cached without their padding, which the layers above would miss: no place to cut there.
+        blocks = tuple(replace(block, output="") for block in blocks)
+    return TextNetwork(model, family, chosen, blocks, tokenizer, longest, possible)
 
 
 def spec_of(tokenizer: Any, family: TextFamily, preset: str = "") -> TokenizerSpec:
@@ -95,6 +99,12 @@ def spec_of(tokenizer: Any, family: TextFamily, preset: str = "") -> TokenizerSp
     from keras_hub import tokenizers
 
     layout = _layout(tokenizer, family)
+    if getattr(tokenizer, "split_pattern", None) is not None:
+        raise ValueError(
+            f"backbone.name: {type(tokenizer).__name__} cuts texts by a pattern of its own, which cannot be had in an "
+            "export. Expected a preset whose byte pairs are cut as those of GPT-2, Llama 3 or Bloom, or one of "
+            "SentencePiece, such as the first Mistral presets."
+        )
     if isinstance(tokenizer, tokenizers.WordPieceTokenizer):
         vocabulary = tuple(tokenizer.get_vocabulary())
         unknown = vocabulary.index(tokenizer.oov_token)
@@ -151,9 +161,9 @@ def _split(tokenizer: Any, preset: str) -> Split:
     file = Path(preset) / "tokenizer.json"
     if preset and file.is_file():
         pattern = json.dumps(json.loads(file.read_text(encoding="utf-8")).get("pre_tokenizer"))
-        return "llama3" if r"(?i:" in pattern else "gpt2"
+        return "llama3" if "(?i:" in pattern else "bloom" if "|[.,!?" in pattern else "gpt2"
     name = type(tokenizer).__name__.removesuffix("Tokenizer")
-    return "llama3" if name in _LLAMA3_SPLIT else "gpt2"
+    return "llama3" if name in _LLAMA3_SPLIT else "bloom" if name == "Bloom" else "gpt2"
 
 
 def _class_of(preset: str) -> type:

@@ -17,6 +17,8 @@ import tensorflow as tf
 
 IMPOSSIBLE = -1e9
 """The logit, and the log-probability, of what cannot be."""
+WINDOWS_AT_ONCE = 32
+"""Windows that an export sends through the network together: what a long context takes in memory ends there."""
 POSSIBLE = -1e8
 """Above it, a log-probability is of something that can be."""
 ALWAYS = 1e9
@@ -105,6 +107,42 @@ def best_in_windows(
         tf.where(possible, values, IMPOSSIBLE),
         tf.where(possible, values - nothing[:, None], IMPOSSIBLE),
     ), nothing
+
+
+def best_in_chunks(
+    numeric: Callable[[Any], tf.Tensor],
+    inputs: Mapping[str, tf.Tensor],
+    first: tf.Tensor,
+    count: tf.Tensor,
+    null: tf.Tensor,
+    longest: int,
+    most: int,
+) -> tuple[Spans, tf.Tensor]:
+    """`best_in_windows` of all windows, `WINDOWS_AT_ONCE` of them at a time, one after another.
+
+    Args:
+        numeric: inputs of some windows to their logits, float [w, T, 2]; w may be 0.
+        inputs: of all windows, [W, T] by name; W may be 0.
+        first: int32 [W], the place of the first token of the context.
+        count: int32 [W], how many tokens of it are in the window.
+        null: int32 [W], the place of "no answer".
+        longest: the most tokens of an answer.
+        most: K, the number of spans.
+    """
+    rounds = tf.maximum(-(-tf.size(first) // WINDOWS_AT_ONCE), 1)
+    forms = [(tf.int32, [None, most])] * 2 + [(tf.float32, [None, most])] * 2 + [(tf.float32, [None])]
+    empty = [tf.TensorArray(dtype, rounds, infer_shape=False, element_shape=shape) for dtype, shape in forms]
+
+    def step(number: tf.Tensor, *parts: tf.TensorArray) -> Any:
+        here = slice(number * WINDOWS_AT_ONCE, (number + 1) * WINDOWS_AT_ONCE)
+        logits = numeric({name: value[here] for name, value in inputs.items()})
+        found, nothing = best_in_windows(logits, first[here], count[here], null[here], longest, most)
+        return (number + 1, *(part.write(number, value) for part, value in zip(parts, (*found, nothing), strict=True)))
+
+    # In parallel, all rounds would be in memory after all.
+    _, *parts = tf.while_loop(lambda number, *_: number < rounds, step, (0, *empty), parallel_iterations=1)
+    *columns, nothing = (part.concat() for part in parts)
+    return Spans(*columns), nothing
 
 
 @functools.cache

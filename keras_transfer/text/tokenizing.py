@@ -191,12 +191,15 @@ class Tokenizer:
         back = tf.concat([shorten(second, second_room), end], axis=1)
         return tf.concat([front, back], axis=1), tf.concat([tf.zeros_like(front), tf.ones_like(back)], axis=1)
 
-    def dense(self, ids: tf.RaggedTensor, segments: tf.RaggedTensor, names: Sequence[str]) -> Tensors:
-        """Packed ids [N, None] as the inputs of a network: int32 [N, T] by name, padded to the longest."""
+    def dense(
+        self, ids: tf.RaggedTensor, segments: tf.RaggedTensor, names: Sequence[str], width: int | None = None
+    ) -> Tensors:
+        """Packed ids [N, None] as the inputs of a network: int32 [N, T] by name; T is `width`, or else the longest."""
+        shape = (None, width)
         found = {
-            "token_ids": ids.to_tensor(self.layout.pad),
-            "padding_mask": tf.ones_like(ids).to_tensor(0),
-            "segment_ids": segments.to_tensor(0),
+            "token_ids": ids.to_tensor(self.layout.pad, shape=shape),
+            "padding_mask": tf.ones_like(ids).to_tensor(0, shape=shape),
+            "segment_ids": segments.to_tensor(0, shape=shape),
         }
         # An empty batch would have no tokens at all, which some networks cannot take.
         missing = tf.maximum(1 - tf.shape(found["token_ids"])[1], 0)

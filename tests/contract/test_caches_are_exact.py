@@ -16,7 +16,7 @@ import tensorflow as tf
 from test_tasks import BATCH, BY_HEART, Bench, losses, set_up, values
 from tiny_tasks import TINY
 
-from keras_transfer import boundary_cache, caching, feature_cache, freezing, phases
+from keras_transfer import boundary_cache, caching, decoded_images, feature_cache, freezing, phases
 from keras_transfer import recipe as recipes
 from keras_transfer.caching import AtBoundary
 from keras_transfer.feature_cache import CachedExamples, View
@@ -172,6 +172,35 @@ def test_so_is_the_head_phase(residual: Bench):
         Watch(),
     )
     same(history, through, bench, kept)
+
+
+def test_decoded_images_train_the_same_number_by_number(residual: Bench):
+    bench = residual
+    reset(bench)
+    through = tuned(bench, TUNE, None)
+    kept = values(bench.joined.model)
+    live = dict(bench.examples)
+    for name, part in live.items():
+        bench.examples[name] = decoded_images.keep(part, directory=bench.folder / "features")
+    try:
+        reset(bench)
+        again = tuned(bench, TUNE, None)
+    finally:
+        bench.examples.update(live)
+    same(again, through, bench, kept)
+    np.testing.assert_allclose(losses(again), losses(through), rtol=1e-6)
+
+
+def test_float16_is_close_and_not_exact(residual: Bench):
+    bench = residual
+    reset(bench)
+    train = feature_cache.compute(
+        bench.joined.encoder, bench.examples["train"], directory=bench.folder / "features", precision="float16"
+    )
+    exact = feature_cache.compute(bench.joined.encoder, bench.examples["train"], directory=bench.folder / "features")
+    half, full = (next(iter(cache.arrays.values())) for cache in (train, exact))
+    np.testing.assert_allclose(half, full, rtol=1e-3, atol=1e-3)
+    assert (np.asarray(half, np.float32) != full).any()
 
 
 def test_resuming_at_the_boundary_from_a_state_of_the_joined_model(residual: Bench):

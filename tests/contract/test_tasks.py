@@ -222,7 +222,8 @@ def trained(_shared: Bench, fitted: Fitted) -> Bench:
 def test_it_learns_eight_examples_by_heart(trained: Bench, fitted: Fitted):
     predictions, loss = trained.predict("train")
     references = trained.task.references(trained.splits.train, trained.labels)
-    assert trained.task.score(predictions, references, trained.labels)[trained.task.primary_metric] == 1.0
+    score = trained.task.score(predictions, references, trained.labels)[trained.task.primary_metric]
+    assert TINY[trained.task.name].by_heart <= score <= 1.0
     # Whichever phase came first began with nothing learned.
     assert loss < 0.5 * max(history.epochs[0]["loss"] for history in (fitted.head, fitted.fine_tune))
 

@@ -5,7 +5,7 @@ A new task is one entry of `TINY`: its records, the recipe's fields that it need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 from conftest import draw_photo
+from tiny_scenes import CLASSES, Scene, draw_scene
 
 from keras_transfer import backbones
 from keras_transfer.backbones import Backbone
@@ -24,6 +25,8 @@ from keras_transfer.vision import families
 
 SIZE = 32
 DEEP_SIZE = 64  # of the registry: at 32 pixels the last maps are one cell, whose statistics say nothing
+
+SCENE = 64
 
 MakeBackbone = Callable[[Path], Backbone]
 MakeRecords = Callable[[Path, str, int], tuple[Record, ...]]
@@ -40,6 +43,8 @@ class Tiny:
     slow: Mapping[str, MakeBackbone] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Overrides that the task needs for so little data."""
+    by_heart: float = 1.0
+    """The primary score from which eight examples count as learned."""
 
 
 def photos(folder: Path, split: str, count: int) -> tuple[Record, ...]:
@@ -78,6 +83,40 @@ def questions(folder: Path, split: str, count: int) -> tuple[Record, ...]:
         record = question_record(f"{split}/{index}", split, "where was the film ?", context, answers, AnswerFaults())
         assert record is not None
         records.append(record)
+    return tuple(records)
+
+
+def _scenes(folder: Path, split: str, count: int) -> Iterator[tuple[str, Scene, Path]]:
+    """(id, scene, file of the picture) of made scenes."""
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        scene = draw_scene(SCENE + index % 3, SCENE, [index, *split.encode()])
+        path = folder / split / f"scene{index}.png"
+        scene.image.save(path)
+        yield f"{split}/{index}", scene, path
+
+
+def boxes(folder: Path, split: str, count: int) -> tuple[Record, ...]:
+    """Scenes with a box around every object."""
+    return tuple(
+        Record(
+            id,
+            {"image": str(path), "boxes": scene.boxes, "labels": scene.labels},
+            str(path),
+            files.hash_text(id),
+        )
+        for id, scene, path in _scenes(folder, split, count)
+    )
+
+
+def masks(folder: Path, split: str, count: int) -> tuple[Record, ...]:
+    """Scenes with the class of every pixel."""
+    records = []
+    for id, scene, path in _scenes(folder, split, count):
+        mask = path.with_suffix(".mask.png")
+        scene.mask.save(mask)
+        fields = {"image": str(path), "mask": str(mask), "classes": ("background", *CLASSES)}
+        records.append(Record(id, fields, str(path), files.hash_text(id)))
     return tuple(records)
 
 
@@ -165,6 +204,16 @@ def residual(folder: Path) -> Backbone:
     return backbones.wrap(keras.Model(inputs, x, name="residual"), preprocess="tf")
 
 
+def pyramidal(folder: Path) -> Backbone:
+    """A caller's own network with maps of strides 2 to 32, with BatchNormalization."""
+    layers = keras.layers
+    x = inputs = keras.Input((SCENE, SCENE, 3))
+    for number in range(1, 6):
+        x = layers.Conv2D(16, 3, 2, "same", name=f"stage{number}_conv")(x)
+        x = layers.ReLU(name=f"stage{number}_out")(layers.BatchNormalization(name=f"stage{number}_bn")(x))
+    return backbones.wrap(keras.Model(inputs, x, name="pyramidal"), preprocess="tf")
+
+
 def layer_normed(folder: Path) -> Backbone:
     """A caller's own network of depthwise convolutions with LayerNormalization, as ConvNeXt's."""
     layers = keras.layers
@@ -196,6 +245,20 @@ TINY: dict[str, Tiny] = {
         },
         {name: registered(name, DEEP_SIZE) for name in SMALLEST},
         {"data.augment": "none"},
+    ),
+    "object_detection": Tiny(
+        boxes,
+        {"pyramidal": pyramidal},
+        {"vgg16": registered("vgg16", SCENE)},
+        {"data.augment": "none"},
+        by_heart=0.8,
+    ),
+    "semantic_segmentation": Tiny(
+        masks,
+        {"pyramidal": pyramidal},
+        {"vgg16": registered("vgg16", SCENE)},
+        {"data.augment": "none"},
+        by_heart=0.8,
     ),
     "text_classification": Tiny(reviews, {"tiny_bert": tiny_bert}),
     "question_answering": Tiny(questions, {"tiny_bert": tiny_bert}),

@@ -109,6 +109,26 @@ def test_accuracy_is_the_one_that_fits_the_targets(units: int, loss, one_hot: bo
     assert history.best["val_accuracy"] == pytest.approx(np.mean(guessed == labels))
 
 
+def test_lower_blocks_learn_more_slowly_with_layer_decay():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    moved = {}
+    for decay in (1.0, 0.1):
+        model = own_model()
+        before = {w.path: w.numpy() for w in model.weights}
+        # One step of Adam moves every weight that has a gradient by the learning rate, whatever the gradient's size.
+        phase = Phase(
+            epochs=1, learning_rate=1e-3, trainable="all", layer_decay=decay, warmup_share=0.0, schedule="constant"
+        )
+        run_phase(model, dataset(16, batch=16), None, phase, loss=loss)
+        moved[decay] = {
+            name: float(np.abs(model_weight(model, f"{name}/kernel") - before[f"{name}/kernel"]).max())
+            for name in ("conv1", "conv2", "conv3", "logits")
+        }
+    assert all(value == pytest.approx(1e-3, rel=0.02) for value in moved[1.0].values())
+    assert moved[0.1]["logits"] == pytest.approx(1e-3, rel=0.02)
+    assert moved[0.1]["conv1"] < moved[0.1]["conv2"] < moved[0.1]["conv3"] == pytest.approx(1e-4, rel=0.02)
+
+
 def test_weights_of_examples_count():
     images, labels = photos(16, 0)
     weights = (labels == 1).astype("float32")

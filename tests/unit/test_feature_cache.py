@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_transfer import feature_cache, feature_store
+from keras_transfer import cached_examples, feature_cache, feature_store
 from keras_transfer.data.pipeline import evaluation_batches, training_batches, unwrap
 from keras_transfer.feature_cache import CachedExamples, View, compute, identity
 from keras_transfer.feature_store import CacheTooLarge, Leaf, Store
@@ -221,7 +221,7 @@ def test_the_default_budget_is_a_share_of_the_disk(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_training_batches_are_the_features_in_the_order_of_the_examples(tmp_path, monkeypatch, in_memory):
-    monkeypatch.setattr(feature_cache, "IN_MEMORY_BYTES", 2**20 if in_memory else 0)
+    monkeypatch.setattr(cached_examples, "IN_MEMORY_BYTES", 2**20 if in_memory else 0)
     model, data = encoder(), examples()
     cached = CachedExamples(compute(model, data, directory=tmp_path), data)
     whole = outputs(model, data)
@@ -238,7 +238,7 @@ def test_training_batches_are_the_features_in_the_order_of_the_examples(tmp_path
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_each_epoch_sees_another_view_the_one_that_live_augmentation_gives(tmp_path, monkeypatch, in_memory):
-    monkeypatch.setattr(feature_cache, "IN_MEMORY_BYTES", 2**20 if in_memory else 0)
+    monkeypatch.setattr(cached_examples, "IN_MEMORY_BYTES", 2**20 if in_memory else 0)
     model, data = encoder(), examples(augment=True)
     views = [compute(model, data, directory=tmp_path, view=View(k, 3, "noise", 4)) for k in range(2)]
     cached = training_batches(CachedExamples(views, data), 4, seed=3)

@@ -9,12 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny_texts
 
+import keras_transfer
+from keras_transfer import backbones
 from keras_transfer import recipe as recipes
 from keras_transfer.data.pipeline import evaluation_batches
 from keras_transfer.data.records import Record
+from keras_transfer.exported import load_signature
 from keras_transfer.labels import Labels
-from keras_transfer.recipe import Recipe
+from keras_transfer.recipe import BackboneSpec, Recipe
 from keras_transfer.tasks import get_task
 from keras_transfer.tasks.base import FitsInputs, Task
 from keras_transfer.text import spans
@@ -49,7 +53,7 @@ def backbone_of(kind: str):
         spec = TokenizerSpec("byte_pairs", Layout((256,), (256,), (), 256), (*byte_characters(), "<|endoftext|>"))
         names = ("token_ids", "padding_mask")
     return SimpleNamespace(
-        tokenizer=Tokenizer(spec), model=SimpleNamespace(input=dict.fromkeys(names)), sequence_length=64
+        tokenizer=Tokenizer(spec), model=SimpleNamespace(input=dict.fromkeys(names)), sequence_length=64, family="own"
     )
 
 
@@ -105,11 +109,16 @@ def test_an_export_answers_as_evaluation_does(backbone, threshold):
     serving = TASK.serving(numeric, labels, RECIPE, backbone)
     answer = serving.signatures["serving_default"]
     outputs = {name: value.numpy() for name, value in answer(**TASK.request(records)).items()}
-    for name, wanted in TASK.expected(predictions, labels).items():
-        if wanted.dtype.kind == "f":
-            np.testing.assert_allclose(outputs[name], wanted, atol=1e-5)
-        else:
-            assert outputs[name].tolist() == wanted.tolist(), name
+    sure = TASK.certain(predictions, labels)
+    assert sum(sure) >= 4
+    for row, prediction in enumerate(predictions):
+        wanted = TASK.expected([prediction], labels)
+        assert ("answer" in wanted) == sure[row]
+        for name, value in wanted.items():
+            if value.dtype.kind == "f":
+                np.testing.assert_allclose(outputs[name][row : row + 1], value, atol=1e-5)
+            else:
+                assert outputs[name][row : row + 1].tolist() == value.tolist(), name
     for row, (context, given) in enumerate(zip(CONTEXTS, TASK.answers(outputs, labels), strict=True)):
         if given["start"] >= 0:
             assert given["answer"] == context[given["start"] : given["end"]] != ""
@@ -140,6 +149,34 @@ def test_a_context_longer_than_a_window_is_answered_at_its_end(backbone):
     found = {name: value.numpy() for name, value in answer(**TASK.request([record_of(context)])).items()}
     assert found["start"][0] == context.index("z")
     assert found["answer"][0].decode() == context[context.index("z") : found["end"][0]]
+
+
+def test_a_very_long_context_goes_through_the_network_in_chunks(backbone):
+    """What it takes in memory must not grow with the context; the answers are those of evaluation all the same."""
+    rows = []
+
+    def counted(inputs):
+        size = tf.shape(inputs["token_ids"])[0]
+        tf.py_function(lambda size: rows.append(int(size)), [size], [])
+        with tf.control_dependencies([tf.debugging.assert_less_equal(size, spans.WINDOWS_AT_ONCE)]):
+            return numeric(inputs)
+
+    labels = Labels((), "none", (spans.ALWAYS,))
+    contexts = ("Café 😀 crème. " * 200, "short", "", "東京は日本。" * 150)
+    records = [record_of(context, number=number) for number, context in enumerate(contexts)]
+    answer = TASK.serving(counted, labels, RECIPE, backbone).signatures["serving_default"]
+    outputs = {name: value.numpy() for name, value in answer(**TASK.request(records)).items()}
+    windows = len(TASK.examples(records, labels, backbone, RECIPE, False))
+    assert sum(rows) == windows > 4 * spans.WINDOWS_AT_ONCE and len(rows) == -(-windows // spans.WINDOWS_AT_ONCE)
+    predictions = evaluated(records, backbone, labels)
+    np.testing.assert_allclose(
+        outputs["score"], [np.exp(p["candidates"][0]["log_probability"]) if p["candidates"] else 1.0
+                           for p in predictions], atol=1e-5
+    )  # fmt: skip
+    for row, prediction in enumerate(predictions):
+        found = [(c["start"], c["end"]) for c in prediction["candidates"]]
+        served = zip(outputs["n_best_start"][row], outputs["n_best_end"][row], strict=True)
+        assert found == [pair for pair in served if pair[0] >= 0]
 
 
 def test_the_answer_is_taught_in_the_windows_that_hold_it(backbone):
@@ -199,6 +236,35 @@ def test_a_threshold_is_needed_only_where_a_question_has_no_answer():
 def prediction_of(text: str, margin: float) -> dict:
     candidate = {"start": 0, "end": len(text), "log_probability": -0.5, "margin": margin}
     return {"candidates": [candidate], "no_answer": -1.0, "most": 3, "context": text}
+
+
+def rivals(second: float, margin: float = 3.0) -> dict:
+    """A prediction whose best span has a rival with that log-probability; the best has -0.5."""
+    best = {"start": 0, "end": 1, "log_probability": -0.5, "margin": margin}
+    other = {"start": 2, "end": 3, "log_probability": second, "margin": margin + second + 0.5}
+    return {"candidates": [best, other], "no_answer": -3.5, "most": 3, "context": "a b"}
+
+
+def test_near_ties_are_compared_by_their_scores_alone():
+    """Rounded otherwise, either of two answers may come first: that must not keep an export from being published."""
+    labels = Labels((), "none", (0.0,))
+    clear, tied, undecided = rivals(-2.0), rivals(-0.55), rivals(-2.0, margin=0.05)
+    nothing = {"candidates": [], "no_answer": 0.0, "most": 3, "context": ""}
+    assert TASK.certain([clear, tied, undecided, nothing], labels) == [True, False, False, True]
+    assert TASK.certain([undecided], labels.with_thresholds([spans.ALWAYS])) == [True]
+    # Of no answer, which of the spans was the best does not matter.
+    assert TASK.certain([rivals(-0.5, margin=-3.0)], labels) == [True]
+    whole = TASK.expected([clear, nothing], labels)
+    assert whole["answer"].tolist() == [b"a", b""] and whole["start"].tolist() == [0, -1]
+    scores = TASK.expected([clear, tied], labels)
+    assert set(scores) == {"n_best_score"}
+    np.testing.assert_allclose(scores["n_best_score"], np.exp([[-0.5, -2.0, -1e9], [-0.5, -0.55, -1e9]]), rtol=1e-6)
+    other_way = rivals(-0.5)
+    other_way["candidates"][0]["log_probability"] = -0.55
+    other_way["candidates"].reverse()
+    flipped = TASK.expected([clear, other_way], labels)["n_best_score"]
+    np.testing.assert_allclose(flipped, scores["n_best_score"], atol=1e-6)
+    assert TASK.expected([], labels)["n_best_score"].shape == (0, 5)
 
 
 def test_calibration_chooses_the_threshold_on_validation():
@@ -277,3 +343,48 @@ def test_inputs_are_lines_of_json(tmp_path, monkeypatch):
 def test_half_of_a_surrogate_pair_does_not_stop_a_request():
     request = TASK.request([record_of("a\ud83d b")])
     assert request["context"][0].decode() == "a\ufffd b"
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """A network with its tokenizer, and a caller's own model of two logits a token on it."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    backbone = backbones.load(BackboneSpec(name=str(tiny_texts.write_bert(tmp_path_factory.mktemp("own") / "bert"))))
+    encoder = backbone.encoder("sequence")
+    logits = keras.layers.Dense(2, kernel_initializer=keras.initializers.RandomNormal(stddev=3.0, seed=1))
+    return backbone, keras.Model(encoder.input, logits(encoder.output["sequence"]), name="own")
+
+
+def test_a_callers_model_is_exported(bert, tmp_path):
+    backbone, model = bert
+    version = keras_transfer.export(model, tmp_path, task="question_answering", backbone=backbone)
+    asked = {"question": ["what is it?"] * 2, "context": ["boring film " * 60 + "Café 😀 end", "a film"]}
+    found = {name: value.numpy() for name, value in load_signature(version)(**asked).items()}
+    for row, context in enumerate(asked["context"]):
+        assert found["answer"][row].decode() == context[found["start"][row] : found["end"][row]] != ""
+    never = Labels((), "none", (-spans.ALWAYS,))
+    version = keras_transfer.export(
+        model, tmp_path, task="question_answering", backbone=backbone, labels=never, version=7
+    )
+    assert load_signature(version)(**asked)["start"].numpy().tolist() == [-1, -1]
+
+
+def test_a_callers_faults_are_named(bert, tmp_path):
+    import keras
+
+    backbone, model = bert
+    softmax = keras.Model(model.input, keras.layers.Softmax(axis=1)(model.output))
+    pooled = keras.Model(model.input, keras.layers.GlobalAveragePooling1D()(model.output))
+    for given, options, says in (
+        (model, {"labels": ["a", "b"]}, "labels: expected none, since question_answering has no classes"),
+        (model, {"labels": Labels(("a", "b"))}, "labels: expected none"),
+        (model, {"backbone": None}, "backbone: expected the Backbone whose tokenizer"),
+        (softmax, {}, "model: expected logits of shape .* ending in softmax"),
+        (pooled, {}, r"model: expected logits of shape .* Received: \(None, 2\)"),
+    ):
+        arguments = {"task": "question_answering", "backbone": backbone, **options}
+        with pytest.raises(ValueError, match=says):
+            keras_transfer.export(given, tmp_path, **arguments)
+    assert list(tmp_path.iterdir()) == []

@@ -69,3 +69,18 @@ def test_a_recipe_survives_its_own_json():
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     with pytest.raises(RecipeError, match="format"):
         Recipe.from_dict({**recipe.to_dict(), "format": 99})
+
+
+def test_weight_decay_and_label_smoothing_left_open_are_none():
+    """0 is a choice, None is the task's; what earlier runs saved has numbers."""
+    phase = Phase()
+    assert phase.weight_decay is None and phase.label_smoothing is None
+    off = override(Recipe(), {"fine_tune.weight_decay": "0", "fine_tune.label_smoothing": 0.0})
+    assert (off.fine_tune.weight_decay, off.fine_tune.label_smoothing) == (0.0, 0.0)
+    check(override(off, {"data.source": "x"}))
+    earlier = Recipe().to_dict()
+    earlier["fine_tune"] |= {"weight_decay": 0.0, "label_smoothing": 0.0}
+    assert Recipe.from_dict(earlier).fine_tune == off.fine_tune
+    for name, value in (("weight_decay", -1.0), ("weight_decay", float("nan")), ("label_smoothing", 1.0)):
+        with pytest.raises(RecipeError, match=name):
+            check(override(Recipe(), {"data.source": "x", f"head.{name}": value}))

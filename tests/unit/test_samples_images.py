@@ -152,6 +152,7 @@ def test_nuclei_are_tiles_with_masks_of_zero_and_one(tmp_path):
     folder = tmp_path / "nuclei"
     folder.mkdir()
     nuclei.write(tmp_path, folder)
+    assert (folder / "classes.txt").read_text() == "background\nnucleus\n"
     counts = {}
     for split in ("train", "validation", "test"):
         images, masks = (sorted((folder / split / kind).glob("*.png")) for kind in ("images", "masks"))

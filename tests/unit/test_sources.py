@@ -15,7 +15,7 @@ import pytest
 import tiny_tfds
 from PIL import Image
 
-from keras_transfer.data import files, sources, tfds_source
+from keras_transfer.data import files, sources, tfds_sets
 from keras_transfer.data.findings import DataError, Raw
 from keras_transfer.recipe import DataSpec
 
@@ -491,8 +491,8 @@ def test_tfds_not_prepared_and_no_network(tfds_folder, monkeypatch):
     def nowhere(*_args, **_kwargs):
         raise socket.gaierror("Name or service not known")
 
-    monkeypatch.setattr(tfds_source.urllib.request, "getproxies", dict)
-    monkeypatch.setattr(tfds_source.socket, "getaddrinfo", nowhere)
+    monkeypatch.setattr(tfds_sets.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(tfds_sets.socket, "getaddrinfo", nowhere)
     started = time.monotonic()
     message = refused("tfds:tf_flowers")
     assert time.monotonic() - started < 20

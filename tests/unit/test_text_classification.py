@@ -15,18 +15,21 @@ import pytest
 import tensorflow as tf
 import tiny_texts
 
-from keras_transfer import backbones, transfer
+from keras_transfer import backbones, evaluation, freezing, transfer
 from keras_transfer.backbones import Backbone
-from keras_transfer.data.pipeline import evaluation_batches, unwrap
+from keras_transfer.data.pipeline import evaluation_batches, training_batches, unwrap
 from keras_transfer.data.records import Record
 from keras_transfer.data.text_inputs import text_inputs
 from keras_transfer.exported import load_signature
 from keras_transfer.folding import live
+from keras_transfer.joined import join
+from keras_transfer.labels import Labels
 from keras_transfer.prediction import open_model, predict
 from keras_transfer.progress import Log
-from keras_transfer.recipe import BackboneSpec, Recipe, override
+from keras_transfer.recipe import BackboneSpec, Phase, Recipe, override
 from keras_transfer.tasks import get_task
 from keras_transfer.tasks.text_classification import TextClassification
+from keras_transfer.training_loop import train_phase
 
 GOOD = ("a warm and clever film", "great fun from start to end", "the actors are wonderful", "a joy to watch")
 BAD = ("a dull and clumsy film", "boring from start to end", "the actors are terrible", "a pain to watch")
@@ -80,6 +83,28 @@ def test_resolve_decides_every_open_field_and_keeps_what_is_given() -> None:
     assert (tune.epochs, tune.trainable, tune.schedule) == (7, "last:1", "cosine")
 
 
+def test_none_is_the_tasks_choice_and_zero_is_zero() -> None:
+    chosen = TASK.resolve(Recipe(), 100).fine_tune
+    assert chosen.weight_decay == 0.01 and chosen.label_smoothing == 0.1
+    off = override(Recipe(), {"fine_tune.weight_decay": "0", "fine_tune.label_smoothing": "0"})
+    tune = TASK.resolve(off, 100).fine_tune
+    assert (tune.weight_decay, tune.label_smoothing) == (0.0, 0.0)
+    # A finished run keeps the resolved recipe; resolved again, it is the same.
+    again = Recipe.from_dict(TASK.resolve(off, 100).to_dict())
+    assert TASK.resolve(again, 100) == TASK.resolve(off, 100)
+
+
+def test_without_smoothing_a_sure_and_right_answer_costs_nothing() -> None:
+    labels = Labels(("x", "y"))
+    targets, logits = {"label": tf.constant([0])}, tf.constant([[40.0, -40.0]])
+    losses = [
+        float(TASK.loss(labels, TASK.resolve(override(Recipe(), {"fine_tune.label_smoothing": smoothing}), 100), None)(
+            targets, logits)[0])
+        for smoothing in (0.0, None)
+    ]  # fmt: skip
+    assert losses[0] < 1e-6 < 1.0 < losses[1]
+
+
 def test_labels_are_single_multi_or_ordinal() -> None:
     single = TASK.learn_labels(_records(["a", "b"], ["x", "y"]), Recipe())
     assert (single.kind, single.names) == ("single", ("x", "y"))
@@ -113,6 +138,33 @@ def test_batches_hold_the_texts_padded_to_few_lengths(backbone: Backbone) -> Non
             np.testing.assert_array_equal(one["token_ids"], inputs["token_ids"][row][:size])
             assert int(target["label"]) == int(batch["targets"]["label"][row]) == index % 2
     assert widths <= set(examples.bucket_lengths) and len(widths) > 1
+
+
+def test_nothing_is_traced_again_for_another_length(backbone: Backbone) -> None:
+    """Training and scoring trace their step at most once a bucket, however many batches and epochs there are."""
+    texts = ["a", "the actors are wonderful " * 6, "a joy to watch", "the film " * 20, "great fun " * 3] * 8
+    records = _records(texts, ["x", "y"] * 20)
+    recipe, labels = _ready(records, backbone)
+    joined = join(TASK, backbone, labels, recipe)
+    examples = TASK.examples(records, labels, backbone, recipe, training=True)
+    traced = []
+    each_loss = TASK.loss(labels, recipe, None)
+
+    def loss(targets: Any, outputs: tf.Tensor) -> tf.Tensor:
+        traced.append(outputs.shape)  # Python runs only while a step is traced
+        return each_loss(targets, outputs)
+
+    batches = training_batches(examples, 4, 0)
+    widths = {batch["inputs"]["token_ids"].shape[1] for batch in batches.dataset.take(batches.steps)}
+    assert len(widths) >= 3
+    freezing.apply(backbone, "none")
+    train_phase(joined.model, batches, None, Phase(epochs=4, learning_rate=1e-3), loss)
+    assert 1 <= len(traced) <= len(widths)
+    traced.clear()
+    predictor = evaluation.Predictor(joined.model, loss)
+    for _ in range(3):
+        predictor(TASK, examples, labels, 4)
+    assert 1 <= len(traced) <= len(widths)
 
 
 def test_lengths_are_said_and_long_texts_keep_both_ends(backbone: Backbone) -> None:

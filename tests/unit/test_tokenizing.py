@@ -26,6 +26,7 @@ LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
     r"\s+(?!\S)|\s+"
 )
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 
 
 @functools.cache
@@ -54,7 +55,7 @@ def _reference(split: str) -> tokenizers.Tokenizer:
     if split == "gpt2":
         reference.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     else:
-        cut = pre_tokenizers.Split(Regex(LLAMA3), "isolated")
+        cut = pre_tokenizers.Split(Regex(LLAMA3 if split == "llama3" else BLOOM), "isolated")
         bare = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         reference.pre_tokenizer = pre_tokenizers.Sequence([cut, bare])
     return reference
@@ -62,12 +63,12 @@ def _reference(split: str) -> tokenizers.Tokenizer:
 
 def _random_texts(count: int) -> list[str]:
     """Texts of letters, spaces of all kinds, digits and signs, in any order."""
-    letters = "aabbthe filmwonder  \t\n\r\u3000'sd12!?.-é日😀"
+    letters = "aabbthe filmwonder  \t\n\r\u3000'sd12!?.-(|)…é日😀"
     random = np.random.default_rng(0)
     return ["".join(random.choice(list(letters), random.integers(1, 40))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("split", ["gpt2", "llama3"])
+@pytest.mark.parametrize("split", ["gpt2", "llama3", "bloom"])
 def test_byte_pairs_are_those_of_the_reference_tokenizer(split: str) -> None:
     texts = [*TRICKY, *tiny_texts.CORPUS, *_random_texts(300)]
     ours = _byte_pairs(split).encode(texts)

@@ -1,0 +1,99 @@
+"""Planning: the bytes that a training may keep, and the time of texts by their own length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_texts
+from test_freezing import SIZE, small_network
+
+from keras_transfer import backbones, boundary_cache, planning
+from keras_transfer import recipe as recipes
+from keras_transfer.data.records import Record, Splits
+from keras_transfer.joined import Joined, join
+from keras_transfer.labels import Labels
+from keras_transfer.recipe import BackboneSpec, DataSpec, Phase, Recipe
+from keras_transfer.tasks import get_task
+
+LABELS = Labels(("a", "b"))
+RECIPE = Recipe(
+    name="r",
+    task="image_classification",
+    data=DataSpec(source="x", augment="none"),
+    backbone=BackboneSpec(name="own", image_size=SIZE),
+    head=Phase(epochs=3, solver="gradient"),
+    fine_tune=Phase(epochs=5, learning_rate=1e-3, trainable="last:1"),
+)
+
+
+@pytest.fixture(scope="module")
+def joined() -> Joined:
+    return join(get_task("image_classification"), backbones.wrap(small_network()), LABELS, RECIPE)
+
+
+def splits(train: int = 100, validation: int = 20, **fields) -> Splits:
+    records = tuple(Record(str(number), dict(fields), str(number)) for number in range(train + validation))
+    return Splits(records[:train], records[train:], {})
+
+
+def cached(joined: Joined, changes: dict) -> float:
+    recipe = recipes.override(RECIPE, changes)
+    plan = planning.estimate(recipe, splits(), joined.encoder, joined.model, joined.backbone)
+    return round(plan.cache_megabytes * 1e6)
+
+
+def test_features_activations_and_decoded_images_are_counted(joined, monkeypatch):
+    features = 4 * int(np.prod(joined.encoder.output.shape[1:])) * 120
+    tensor = boundary_cache.activations(joined.backbone, RECIPE.fine_tune)
+    boundary, decoded = 4 * int(np.prod(tensor.shape[1:])) * 120, 4 * 3 * SIZE**2 * 120
+    assert cached(joined, {}) == features + boundary
+    assert cached(joined, {"cache_precision": "float16"}) == (features + boundary) // 2
+    assert cached(joined, {"cache": "features"}) == features + decoded, "fine-tuning reads images"
+    assert cached(joined, {"fine_tune.trainable": "all"}) == features + decoded
+    assert cached(joined, {"data.augment": "light"}) == decoded, "both phases read images"
+    assert cached(joined, {"data.augment": "light", "cache": "boundary"}) == features + boundary
+    assert cached(joined, {"cache": "off"}) == 0
+    assert cached(joined, {"head.epochs": 0, "fine_tune.trainable": "all", "fine_tune.epochs": 1}) == 0
+    monkeypatch.setenv("KERAS_TRANSFER_CACHE_GB", str((boundary + decoded) / 2e9))
+    assert cached(joined, {}) == features + (decoded if decoded < boundary else 0), (
+        "what is over the budget is not kept"
+    )
+
+
+def test_more_epochs_through_the_backbone_take_longer_than_cached_ones(joined, monkeypatch):
+    monkeypatch.setattr(planning, "_seconds_forward", lambda encoder, length: 1.0)
+
+    def seconds(changes: dict) -> float:
+        recipe = recipes.override(RECIPE, changes)
+        return 60 * planning.estimate(recipe, splits(), joined.encoder, joined.model, joined.backbone).minutes
+
+    fixed = planning.FIXED_SECONDS + 20  # scoring validation
+    alone = {"fine_tune.epochs": 0}
+    assert seconds(alone) == pytest.approx(fixed + 120)
+    assert seconds({**alone, "cache": "off"}) == pytest.approx(fixed + 3 * 100 + 4 * 20)
+    whole = {"head.epochs": 0, "fine_tune.trainable": "all"}
+    assert seconds(whole) == pytest.approx(fixed + 5 * (100 * 3 + 20))
+    share = planning._trained_share("last:1", "frozen", joined.backbone)
+    assert 0 < share < 1
+    assert seconds({"head.epochs": 0}) == pytest.approx(fixed + 120 + 5 * (300 * share + 20 * share))
+
+
+def test_short_texts_are_reckoned_at_their_own_length(tmp_path):
+    backbone = backbones.load(BackboneSpec(name=str(tiny_texts.write_bert(tmp_path))))
+    recipe = recipes.override(RECIPE, {"task": "text_classification", "backbone.sequence_length": 48})
+    few = splits(text="a warm film")
+    tokens = planning._mean_tokens(recipe, few, backbone)
+    assert 4 <= tokens <= 14 and planning._padded(recipe, tokens) == 16
+    many = splits(text="a warm film " * 40)
+    assert planning._mean_tokens(recipe, many, backbone) == 48 and planning._padded(recipe, 48) == 48
+    asked = splits(question="a film ?", context="a warm film " * 40)
+    assert planning._mean_tokens(recipe, asked, backbone) > 100, "a long context makes several windows"
+    assert planning._mean_tokens(recipe, few, None) == 48
+
+
+def test_what_an_eager_call_costs_is_not_taken_for_work(joined, monkeypatch):
+    times = iter([0.5, 1.06, 4.0, 0.5, 0.4])
+    monkeypatch.setattr(planning, "_timed", lambda work: next(times))
+    assert planning._seconds_forward(joined.encoder, 0) == pytest.approx(0.01)
+    assert planning._seconds_forward(joined.encoder, 0) == pytest.approx(0.5), "all work"
+    assert planning._seconds_forward(joined.encoder, 0) > 0, "noise alone"
