@@ -17,7 +17,7 @@ import keras
 import plain_keras
 import tensorflow as tf
 from measuring import Row, Sample, in_turn
-from subjects import BATCH, SILENT, Subject, digits, empty_cache, in_memory, reviews
+from subjects import AS_PLAIN, BATCH, SILENT, Subject, digits, empty_cache, in_memory, reviews
 
 from keras_transfer import caching, freezing, phases
 from keras_transfer.recipe import Phase, override
@@ -75,7 +75,7 @@ def measure(quick: bool, chosen: str = "") -> Iterator[Row]:
 
 
 def _samples(subject: Subject, repeats: int) -> dict[str, list[Sample]]:
-    phase = Phase(epochs=EPOCHS, learning_rate=RATE, trainable="last:1", schedule="constant", warmup_share=0.0)
+    phase = Phase(epochs=EPOCHS, learning_rate=RATE, trainable="last:1", **AS_PLAIN)
     recipe = override(subject.recipe, {"fine_tune": phase, "cache": "boundary", "head.epochs": 0})
     joined = subject.joined
     image = joined.backbone.modality == "image"

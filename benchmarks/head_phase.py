@@ -14,7 +14,7 @@ from unittest import mock
 import plain_keras
 import tensorflow as tf
 from measuring import Row, Sample, in_turn
-from subjects import BATCH, SILENT, Subject, digits, empty_cache, in_memory, reviews
+from subjects import AS_PLAIN, BATCH, SILENT, Subject, digits, empty_cache, in_memory, reviews
 
 from keras_transfer import caching, phases
 from keras_transfer.recipe import Phase, override
@@ -34,7 +34,7 @@ def measure(quick: bool, chosen: str = "") -> Iterator[Row]:
 def _rows(name: str, subject: Subject, repeats: int) -> Iterator[Row]:
     recipe = override(
         subject.recipe,
-        {"head": Phase(epochs=EPOCHS, learning_rate=RATE, solver="gradient"), "fine_tune.epochs": 0},
+        {"head": Phase(epochs=EPOCHS, learning_rate=RATE, solver="gradient", **AS_PLAIN), "fine_tune.epochs": 0},
     )
     keep = in_memory if subject.joined.backbone.modality == "image" else lambda examples: examples
     theirs_of = {split: keep(subject.examples[split]) for split in ("train", "validation")}

@@ -56,7 +56,7 @@ def unfreeze(base: keras.Model, names: Collection[str] | None = None) -> None:
 def training(examples: Examples, batch_size: int, seed: int) -> dict[str, Any]:
     """What `fit` takes: shuffled batches, texts by length, and the steps of an epoch."""
     batches = training_batches(examples, batch_size, seed)
-    return {"x": _triples(batches), "steps_per_epoch": batches.steps}
+    return {"x": _triples(batches), "steps_per_epoch": batches.steps, "shuffle": False}
 
 
 def held_out(examples: Examples, batch_size: int) -> tf.data.Dataset:

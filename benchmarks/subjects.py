@@ -22,6 +22,8 @@ from keras_transfer.recipe import Recipe, override
 from keras_transfer.tasks.base import Examples
 
 BATCH = 32
+AS_PLAIN: dict[str, Any] = {"schedule": "constant", "warmup_share": 0.0, "clip_norm": 0.0}
+"""Of a phase: the same steps as plain Adam's, so that both ways learn the same and only their time differs."""
 SILENT = Log(quiet=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import plain_keras
 import tensorflow as tf
 from measuring import Row, Sample, in_turn
-from subjects import BATCH, SILENT, digits, empty_cache, in_memory
+from subjects import AS_PLAIN, BATCH, SILENT, digits, empty_cache, in_memory
 
 from keras_transfer import caching, phases
 from keras_transfer.recipe import Phase, override
@@ -26,7 +26,7 @@ def measure(quick: bool, chosen: str = "") -> Iterator[Row]:
     # Crops alone: a digit that is turned over is another sign.
     fields = {"data.augment": "crop:0.1", "data.limit": 300 if quick else IMAGES, "data.validation_share": 0.1}
     subject = digits(quick, **fields)
-    head = Phase(epochs=EPOCHS, learning_rate=RATE, solver="gradient")
+    head = Phase(epochs=EPOCHS, learning_rate=RATE, solver="gradient", **AS_PLAIN)
     recipe = override(subject.recipe, {"head": head, "cache": "features", "fine_tune.epochs": 0})
     decoded = {split: in_memory(subject.examples[split]) for split in ("train", "validation")}
     validation = plain_keras.held_out(decoded["validation"], BATCH)

@@ -10,8 +10,9 @@ backward pass of twice k become k and twice k.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -142,8 +143,9 @@ def _suffix(
 ) -> keras.Model:
     """The upper part: the network above the cut, what the encoder does after it (pooling), and the head."""
     # Lists, not dictionaries: Keras wants the keys of those to be the names of the tensors.
-    upper = keras.Model(_one_or_all([tensor, *(network.input[name] for name in above)]), network.output)
-    tail = keras.Model(_one_or_all([wrapper.output, *(encoder.input[name] for name in around)]), encoder.output)
+    with _history_kept(network), _history_kept(encoder):
+        upper = keras.Model(_one_or_all([tensor, *(network.input[name] for name in above)]), network.output)
+        tail = keras.Model(_one_or_all([wrapper.output, *(encoder.input[name] for name in around)]), encoder.output)
     inputs = {BOUNDARY: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=BOUNDARY)}
     for name in dict.fromkeys([*above, *around]):
         raw = encoder.input[name]
@@ -152,6 +154,21 @@ def _suffix(
     outputs = layer(_one_or_all([inputs[BOUNDARY], *(inputs[name] for name in above)]))
     features = tail(_one_or_all([outputs, *(inputs[name] for name in around)]))
     return keras.Model(inputs if len(inputs) > 1 else inputs[BOUNDARY], head(features), name="above_boundary")
+
+
+@contextlib.contextmanager
+def _history_kept(model: keras.Model) -> Iterator[None]:
+    """Puts back what the model's inputs say of their origin.
+
+    A Keras model from an intermediate tensor and an input makes that input, which it does not copy, the output of a new
+    node; the model that it came from could then not be saved.
+    """
+    histories = [(tensor, tensor._keras_history) for tensor in model.inputs]
+    try:
+        yield
+    finally:
+        for tensor, history in histories:
+            tensor._keras_history = history
 
 
 def _one_or_all(tensors: list[Any]) -> Any:

@@ -88,6 +88,8 @@ class CachedExamples:
         loaded = self.load_view(index[None], length, tf.constant(0))
         return tf.nest.map_structure(lambda x: x[0], loaded)
 
+    # Plain TensorFlow: converting it would only slow the tracing.
+    @tf.autograph.experimental.do_not_convert
     def load_view(self, index: tf.Tensor, length: tf.Tensor, epoch: tf.Tensor) -> Any:
         """int64 [B], the length to pad to (0: none), the epoch -> (features, targets) of those examples."""
         view = tf.cast(epoch, tf.int64) % len(self._views)

@@ -242,7 +242,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     fit = made["fit"]
     fit.add_argument("source", nargs="?", help="a recipe file, a folder, a CSV/TSV/JSONL file, tfds:NAME, sample:NAME")
     fit.add_argument("--resume", metavar="RUN", help="go on with a stopped or failed run")
-    fit.add_argument("--dry-run", action="store_true", help="say what would be done and what it takes, and stop")
+    fit.add_argument("--dry-run", action="store_true", help="read the data, say what would be done and take, and stop")
     evaluate = made["evaluate"]
     evaluate.add_argument("model", help="a run folder, an exported version, or a folder of versions")
     evaluate.add_argument("data", help="labelled data, as for fit")

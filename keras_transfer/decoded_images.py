@@ -187,6 +187,8 @@ def _reading(examples: Examples, cache: FeatureCache) -> Examples:
 
     types = [tf.as_dtype(cache.arrays[name].dtype) for name in names]
 
+    # Plain TensorFlow: converting it would only slow the tracing.
+    @tf.autograph.experimental.do_not_convert
     def load(index: tf.Tensor) -> Any:
         flat = tf.nest.flatten(tf.numpy_function(read, [index], types, stateful=False))
         for value, name in zip(flat, names, strict=True):
@@ -196,6 +198,7 @@ def _reading(examples: Examples, cache: FeatureCache) -> Examples:
             return found["inputs"], found["targets"]
         return found["inputs"], {name: tf.gather(values, index) for name, values in targets.items()}
 
+    @tf.autograph.experimental.do_not_convert
     def load_batch(index: tf.Tensor, length: tf.Tensor) -> Any:
         return load(index)
 

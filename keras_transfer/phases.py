@@ -53,7 +53,7 @@ def solve_head(
         classes=len(labels),
         class_weights=class_weights,
         validation=arrays(validation) if validation else None,
-        label_smoothing=recipe.head.label_smoothing,
+        label_smoothing=recipe.head.label_smoothing or 0.0,
         seed=recipe.seed,
         groups=groups,
     )
@@ -76,7 +76,17 @@ def train_head(
     validate = _validator(task, head, validation, labels, loss, recipe, strategy)
     batches = _batches(train, recipe, watch)
     primary = task.primary_metric
-    return train_phase(head, batches, validate, recipe.head, loss, primary=primary, strategy=strategy, watch=watch)
+    return train_phase(
+        head,
+        batches,
+        validate,
+        recipe.head,
+        loss,
+        primary=primary,
+        strategy=strategy,
+        watch=watch,
+        xla=recipe.devices.xla,
+    )
 
 
 def train_joined(
@@ -119,6 +129,7 @@ def train_joined(
         strategy=strategy,
         paces=freezing.paces(model, backbone, phase.layer_decay),
         watch=watch,
+        xla=recipe.devices.xla,
     )
     freezing.assert_only_changed(before, freezing.snapshot(model), history.trained)
     return history

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from keras_transfer.recipe import Recipe
 from keras_transfer.samples import cache_folder
 from keras_transfer.text import packing
 
-PROBE_BATCH, LARGE_PROBE = 8, 64
+PROBE_BATCH, LARGE_PROBE = 8, 32
 """Examples in the batches that are measured: what the second takes longer than the first is work, and no overhead."""
-MOSTLY_WORK = 1.0  # seconds of the first from which its overhead is of no account: some 0.3 s of eager calls
+MOSTLY_WORK = 1.5  # seconds of the first from which its overhead is of no account: some 0.3 s of eager calls
 FIXED_SECONDS = 25.0  # tracing, export, and the fresh process that verifies it
 TEXTS_TO_MEASURE = 1_000
 TEXT_FIELDS = ("text", "text_pair", "question", "context")
@@ -140,8 +139,11 @@ def _seconds_forward(encoder: keras.Model, length: int) -> float:
             return tf.zeros([count, *(side or length for side in tensor.shape[1:])], tensor.dtype)
 
         inputs = tf.nest.map_structure(zeros, encoder.input)
-        return _timed(lambda: encoder(inputs, training=False))
+        started = time.monotonic()
+        encoder(inputs, training=False)
+        return time.monotonic() - started
 
+    seconds(PROBE_BATCH)  # the first call also sets up
     small = seconds(PROBE_BATCH)
     if small >= MOSTLY_WORK:
         return small / PROBE_BATCH
@@ -181,14 +183,6 @@ def _boundary_values(backbone: Backbone | None, recipe: Recipe, tokens: float) -
 
 def _item_bytes(recipe: Recipe) -> float:
     return float(np.dtype(recipe.cache_precision).itemsize)
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    """Seconds of the second call: the first one also sets up."""
-    work()
-    started = time.monotonic()
-    work()
-    return time.monotonic() - started
 
 
 def _trained_share(trainable: str, batchnorm: Any, backbone: Backbone | None) -> float:

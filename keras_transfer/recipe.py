@@ -112,7 +112,8 @@ class Phase:
     batchnorm: Literal["frozen", "train"] = "frozen"
     dropout: float = 0.0
     """Dropout rate before the last layer of the head."""
-    label_smoothing: float = 0.0
+    label_smoothing: float | None = None
+    """Share of each target spread over the classes; 0 is none, None is chosen by the task."""
     feature_noise: float = 0.0
     """Head phase only, by gradient descent on cached features: Gaussian noise anew each epoch, its standard deviation
     this times each feature's own."""
@@ -126,6 +127,9 @@ class DeviceSpec:
     """`auto`: mirrored over all visible GPUs if there are several, else one device."""
     precision: Precision = "auto"
     """`auto`: mixed_bfloat16 on a GPU that has it, else float32."""
+    xla: bool = False
+    """Compile the training step by XLA: for long trainings on one GPU (3.5 to 7 times faster steps of MiniLM on an
+    H100, after 40 s of compiling for each length of batch); slower on a CPU."""
 
 
 @dataclass(frozen=True)

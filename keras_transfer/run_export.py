@@ -17,7 +17,7 @@ from keras_transfer.export import publish
 from keras_transfer.exported import label_files
 from keras_transfer.run_record import Run
 from keras_transfer.tasks import get_task
-from keras_transfer.tasks.base import Task
+from keras_transfer.tasks.base import KnowsCertain, Task
 
 PROBE_FILE = "probe.npz"
 PROBE_EXAMPLES = 16  # real inputs on which the export must agree with the training side
@@ -31,11 +31,16 @@ def keep_probe(run: Run, task: Task, splits: Splits, predictions: Mapping[str, S
     split = next((name for name in ("test", "validation", *predictions) if predictions.get(name)), None)
     if split is None:
         return
-    records = named[split][:PROBE_EXAMPLES]
+    numbers = range(len(named[split]))
+    if isinstance(task, KnowsCertain):
+        sure = task.certain(predictions[split], run.labels)
+        numbers = [number for number in numbers if sure[number]] or numbers
+    chosen = list(numbers)[:PROBE_EXAMPLES]
+    records = [named[split][number] for number in chosen]
     arrays: dict[str, np.ndarray] = {}
     for name, value in task.request(records).items():
         arrays |= _packed(f"request/{name}", value)
-    for name, value in task.expected(predictions[split][: len(records)], run.labels).items():
+    for name, value in task.expected([predictions[split][number] for number in chosen], run.labels).items():
         arrays |= _packed(f"expected/{name}", value)
     beside = run.path / ".probe.tmp.npz"
     np.savez(beside, **arrays)

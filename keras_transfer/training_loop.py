@@ -86,6 +86,7 @@ def train_phase(
     strategy: tf.distribute.Strategy | None = None,
     paces: Mapping[str, float] | None = None,
     watch: Watch | None = None,
+    xla: bool = False,
 ) -> History:
     """Trains the model's trainable variables; on return it holds the weights of the best epoch.
 
@@ -99,6 +100,7 @@ def train_phase(
         strategy: the one under whose scope the model was made.
         paces: share of the learning rate by variable path.
         watch: progress and state keeping.
+        xla: compile the step by XLA; one device only.
 
     Raises:
         TrainingError: frozen variables changed.
@@ -115,7 +117,7 @@ def train_phase(
         if keras.config.dtype_policy().name == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
-    run_steps = _make_loop(model, loss, optimizer, phase.clip_norm, strategy)
+    run_steps = _make_loop(model, loss, optimizer, phase.clip_norm, strategy, xla)
     iterator = None
     first = 1
     try:
@@ -183,6 +185,7 @@ def _make_loop(
     optimizer: Any,
     clip_norm: float,
     strategy: tf.distribute.Strategy,
+    xla: bool,
 ) -> Callable[[Any, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """A traced loop of steps: (iterator, number of steps) -> (sum of losses, number of examples)."""
     replicas = strategy.num_replicas_in_sync
@@ -210,11 +213,13 @@ def _make_loop(
         optimizer.apply(gradients, variables)
         return tf.reduce_sum(each * batch["real"]), tf.reduce_sum(batch["real"])
 
+    step = tf.function(replica_step, jit_compile=True, autograph=False) if xla else replica_step
+
     @tf.function(reduce_retracing=True)
     def run_steps(iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss_sum, real_sum = tf.constant(0.0), tf.constant(0.0)
         for _ in tf.range(steps):
-            each_loss, each_real = strategy.run(replica_step, args=(next(iterator),))
+            each_loss, each_real = strategy.run(step, args=(next(iterator),))
             loss_sum += strategy.reduce(tf.distribute.ReduceOp.SUM, each_loss, axis=None)
             real_sum += strategy.reduce(tf.distribute.ReduceOp.SUM, each_real, axis=None)
         return loss_sum, real_sum

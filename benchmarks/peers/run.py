@@ -113,7 +113,7 @@ class Bench:
             row = self._known[row.key]
             self.rows.append(row)
             return row
-        print(f"{self._name}: {way} {setting}, seed {seed} …", file=sys.stderr, flush=True)
+        print(f"{self._name}: {way}{setting and f', {setting}'}, seed {seed} …", file=sys.stderr, flush=True)
         folder = WORK / "training"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

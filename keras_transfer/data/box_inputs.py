@@ -50,12 +50,15 @@ class BoxTable:
         for record in records:
             crowd = record.fields.get("crowd") or (False,) * len(record.fields["labels"])
             for label, is_crowd in zip(record.fields["labels"], crowd, strict=True):
+                if is_crowd:
+                    classes.append(IGNORED)
+                    continue
                 if label not in places:
                     raise ValueError(
                         f"{record.where}: class {label!r} is in no training example. Expected one of: "
                         f"{', '.join(list(names)[:20])}. Add training examples of it, or correct the class."
                     )
-                classes.append(IGNORED if is_crowd else places[label])
+                classes.append(places[label])
         counts = [len(record.fields["boxes"]) for record in records]
         boxes = [box for record in records for box in record.fields["boxes"]]
         return cls(
@@ -109,7 +112,7 @@ class WholePhotos:
         scale_jitter: float,
     ):
         self._paths = tf.constant([record.fields["image"] for record in records], tf.string)
-        self._boxes, self._most = table.tensors(), table.most()
+        self._boxes, self.most = table.tensors(), table.most()
         self._side, self._how = side, how
         self._augmentation, self._jitter = augmentation, scale_jitter
 
@@ -118,7 +121,7 @@ class WholePhotos:
         pixels, size = images.load_with_size(tf.io.read_file(self._paths[index]), self._side, self._how)
         boxes, classes = self._boxes.of(index)
         view = box_answers.whole_views(size[tf.newaxis], self._side, self._how)[0]
-        return {"pixels": pixels}, visible(_viewed(boxes, view[:2], view[2:4]), classes, self._side, self._most)
+        return {"pixels": pixels}, visible(_viewed(boxes, view[:2], view[2:4]), classes, self._side, self.most)
 
     def augment(self, inputs: Tensors, targets: Tensors, seed: tf.Tensor) -> tuple[Tensors, Tensors]:
         """Another scale and place of the picture, then the recipe's movements and colours."""
@@ -133,7 +136,7 @@ class WholePhotos:
         )
         pixels = warping.warp(inputs["pixels"], matrix, fill=GREY)
         moved = geometry.move(targets["boxes"], matrix)
-        found = visible(moved, targets["classes"], self._side, self._most)
+        found = visible(moved, targets["classes"], self._side, self.most)
         return {"pixels": self._augmentation.recoloured(pixels, seed)}, found
 
 
@@ -165,7 +168,8 @@ class Tiles:
         """int64 [tiles]: the number of each tile's photo."""
         self.views = np.concatenate([np.zeros((0, 8), np.float32), *found])
         """float32 [tiles, 8]."""
-        self._most = max(1, self._crowded(table))
+        self.most = max(1, self._crowded(table))
+        """M."""
         self._photo_of, self._view_of = tf.constant(self.photo), tf.constant(self.views)
         self._sizes = tf.constant(np.array(sizes, np.int32).reshape(-1, 2))
 
@@ -192,7 +196,7 @@ class Tiles:
         if self._augmentation.moves:
             matrix = self._augmentation.geometric_matrix(seed, tf.constant([tiling.side, tiling.side]))
             pixels = warping.warp(pixels, matrix, fill=GREY)
-            found = visible(geometry.move(found["boxes"], matrix), found["classes"], tiling.side, self._most)
+            found = visible(geometry.move(found["boxes"], matrix), found["classes"], tiling.side, self.most)
         return {"pixels": self._augmentation.recoloured(pixels, seed)}, {**found, "tile": index}
 
     def _cut(self, photo: tf.Tensor, left: tf.Tensor, top: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
@@ -209,7 +213,7 @@ class Tiles:
         boxes, classes = self._boxes.of(photo)
         scales = tf.stack([scale, scale])
         moved = _viewed(boxes, scales, -tf.stack([left, top]) * scale)
-        return tiles.cut(pixels, part[:2], size, left, top, scale, side), visible(moved, classes, side, self._most)
+        return tiles.cut(pixels, part[:2], size, left, top, scale, side), visible(moved, classes, side, self.most)
 
     def _crowded(self, table: BoxTable) -> int:
         """The most boxes that any tile can show, wherever it is taken."""

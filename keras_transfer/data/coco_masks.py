@@ -162,6 +162,6 @@ def _pycocotools() -> Any:
         from pycocotools import mask
     except ImportError:
         message = "the package pycocotools, which draws COCO's polygons, is not installed"
-        mend = "pip install 'keras-transfer[detection]'"
+        mend = "pip install pycocotools"
         raise DataError(find("missing_package", "stop", message, mend=mend)) from None
     return mask

@@ -83,7 +83,7 @@ def evaluate(predictions: Sequence[Boxes], references: Sequence[Boxes], classes:
         from pycocotools.cocoeval import COCOeval
     except ImportError:
         raise ValueError(
-            "metrics of boxes: expected pycocotools. Received: not installed. pip install 'keras-transfer[detection]'"
+            "metrics of boxes: expected pycocotools. Received: not installed. pip install pycocotools"
         ) from None
     truth, found, most = COCO(), COCO(), 1
     objects, answers = [], []

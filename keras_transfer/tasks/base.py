@@ -88,6 +88,15 @@ class ShowsFields(Protocol):
 
 
 @runtime_checkable
+class KnowsCertain(Protocol):
+    """A task of which an answer may be another one where numbers are rounded otherwise, though its scores are close."""
+
+    def certain(self, predictions: Sequence[Mapping[str, Any]], labels: Labels) -> list[bool]:
+        """Which predictions keep their answer all the same; an export is verified on such."""
+        ...
+
+
+@runtime_checkable
 class Draws(Protocol):
     """A task whose answers a person can look at on the picture: boxes, masks."""
 

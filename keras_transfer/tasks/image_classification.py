@@ -82,13 +82,17 @@ class ImageClassification:
         paths = tf.constant([record.fields["image"] for record in records])
         labelled = tf.constant(targets)
 
+        # Plain TensorFlow, no Python control flow over tensors: converting it in each pipeline takes seconds.
+        @tf.autograph.experimental.do_not_convert
         def load(index: tf.Tensor) -> tuple[Tensors, Tensors]:
             pixels = images.load(tf.io.read_file(paths[index]), size, how)
             return {"pixels": pixels}, {"label": labelled[index]}
 
+        @tf.autograph.experimental.do_not_convert
         def augment(inputs: Tensors, targets: Tensors, seed: tf.Tensor) -> tuple[Tensors, Tensors]:
             return {"pixels": augmentation.one(inputs["pixels"], seed)}, targets
 
+        @tf.autograph.experimental.do_not_convert
         def mix(inputs: Tensors, targets: Tensors, seeds: tf.Tensor) -> tuple[Tensors, Tensors]:
             pixels, label = augmentation.batch(inputs["pixels"], targets["label"], seeds)
             return {"pixels": pixels}, {"label": label}
@@ -112,7 +116,8 @@ class ImageClassification:
         self, labels: Labels, recipe: Recipe, class_weights: np.ndarray | None
     ) -> Callable[[Tensors, Any], tf.Tensor]:
         """Cross-entropy of each example."""
-        return classes.loss(labels, max(recipe.head.label_smoothing, recipe.fine_tune.label_smoothing), class_weights)
+        smoothing = max(recipe.head.label_smoothing or 0.0, recipe.fine_tune.label_smoothing or 0.0)
+        return classes.loss(labels, smoothing, class_weights)
 
     def class_weights(self, examples: Examples, labels: Labels, recipe: Recipe) -> np.ndarray | None:
         """float32 [C], or None where classes weigh the same."""

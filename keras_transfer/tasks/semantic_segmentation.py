@@ -37,9 +37,6 @@ HEAD_EPOCHS, FINE_TUNE_EPOCHS = ((10_000, 2),), ((1_000, 25), (10_000, 12), (100
 LEAST_EPOCHS = 1, 3
 COUNTED = 500
 """Training masks at least from which the pixels of each class are counted."""
-IMBALANCE = 10.0
-"""The largest class by the smallest, in pixels, from which `class_weights` auto weighs them: Dice already gives every
-class an equal part of the loss. On the sample `nuclei` (4 to 1) weights cost 0.005 IoU."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,10 @@ class SemanticSegmentation:
     """A class for every pixel of an image."""
 
     name: str = "semantic_segmentation"
-    title: str = "a class for every pixel of an image (options: width, the channels of the decoder)"
+    title: str = (
+        "a class for every pixel of an image (options: width, the channels of the decoder; "
+        "views, how often an epoch sees each image, differently augmented)"
+    )
     modality: Modality = "image"
     features: FeatureKind = "pyramid"
     primary_metric: str = "mean_iou"
@@ -66,12 +66,13 @@ class SemanticSegmentation:
                 "data.resize: expected pad or stretch for semantic segmentation, since crop leaves the rim of an image "
                 "without an answer. Received: 'crop'."
             )
+        views = max(examples, 1) * _option(recipe, "views", 1)
         # What does not fill a batch is padded with examples that count for nothing.
-        batch = max(1, min(data.batch_size, examples))
-        steps = math.ceil(max(examples, 1) / batch)
+        batch = min(data.batch_size, views)
+        steps = math.ceil(views / batch)
         return replace(
             recipe,
-            data=replace(data, augment=_augment_text(data.augment), resize=how, batch_size=batch),
+            data=replace(data, augment=masks.followed(data.augment), resize=how, batch_size=batch),
             backbone=replace(recipe.backbone, image_size=recipe.backbone.image_size or IMAGE_SIZE),
             head=replace(
                 head,
@@ -110,6 +111,8 @@ class SemanticSegmentation:
         """Inputs `pixels` float32 [S, S, 3] in 0..255; targets `mask` uint8 [S, S], 255 where nothing counts."""
         size, how = backbone.image_size, recipe.data.resize
         augmentation = Augmentation.parse(recipe.data.augment) if training else Augmentation()
+        if training:
+            records = [record for record in records for _ in range(_option(recipe, "views", 1))]
         paths = tf.constant([record.fields["image"] for record in records])
         mask_paths = tf.constant([record.fields["mask"] for record in records])
         tables = {names: _table(names, labels, where) for names, where in _listed(records).items()}
@@ -117,11 +120,14 @@ class SemanticSegmentation:
         table_of = tf.constant([order.index(tuple(record.fields["classes"])) for record in records], tf.int32)
         lookup = tf.constant(np.stack(list(tables.values())))
 
+        # Plain TensorFlow, no Python control flow over tensors: converting it in each pipeline takes seconds.
+        @tf.autograph.experimental.do_not_convert
         def load(index: tf.Tensor) -> tuple[Tensors, Tensors]:
             pixels = images.load(tf.io.read_file(paths[index]), size, how)
             stored = masks.fit(masks.decode(tf.io.read_file(mask_paths[index])), size, how)
             return {"pixels": pixels}, {"mask": tf.gather(lookup[table_of[index]], tf.cast(stored, tf.int32))}
 
+        @tf.autograph.experimental.do_not_convert
         def augment(inputs: Tensors, targets: Tensors, seed: tf.Tensor) -> tuple[Tensors, Tensors]:
             pixels, mask = masks.augment(augmentation, inputs["pixels"], targets["mask"], seed)
             return {"pixels": pixels}, {"mask": mask}
@@ -137,16 +143,10 @@ class SemanticSegmentation:
 
     def build_head(self, feature_spec: Any, labels: Labels, recipe: Recipe) -> keras.Model:
         """Maps by stride to `logits` [N, S, S, C]."""
-        width = recipe.options.get("width", mask_decoder.WIDTH)
-        if not str(width).isdecimal() or int(width) < 1 or int(width) % mask_decoder.GROUPS:
-            raise ValueError(
-                f"options.width: expected a multiple of {mask_decoder.GROUPS}, the channels of the decoder. "
-                f"Received: {width!r}."
-            )
+        width = _option(recipe, "width", mask_decoder.WIDTH, mask_decoder.GROUPS)
         dropout = max(recipe.head.dropout, recipe.fine_tune.dropout)
-        return mask_decoder.build(
-            feature_spec, len(labels), recipe.backbone.image_size, int(width), dropout, recipe.seed
-        )
+        size = recipe.backbone.image_size
+        return mask_decoder.build(feature_spec, len(labels), size, width, dropout, recipe.seed)
 
     def loss(
         self, labels: Labels, recipe: Recipe, class_weights: np.ndarray | None
@@ -155,22 +155,13 @@ class SemanticSegmentation:
         return lambda targets, outputs: mask_decoder.loss(targets["mask"], outputs, class_weights)
 
     def class_weights(self, examples: Examples, labels: Labels, recipe: Recipe) -> np.ndarray | None:
-        """float32 [C] with mean 1 over the training pixels, or None where classes weigh the same.
-
-        By the root of a class's rarity: pixels of classes differ by orders of magnitude, and weights of a thousand
-        would have a rare class painted everywhere.
-        """
+        """float32 [C] by the training pixels of each class, or None; see `mask_decoder.class_weights`."""
         if recipe.class_weights == "none" or not len(examples):
             return None
         counts = np.zeros(len(labels))
         for about in examples.meta[:: max(1, len(examples) // COUNTED)]:
             counts += _pixels(about, len(labels))
-        present = counts > 0
-        if recipe.class_weights == "auto" and counts.max() <= IMBALANCE * counts[present].min(initial=counts.max()):
-            return None
-        weights = np.where(present, 1 / np.sqrt(np.maximum(counts, 1)), 0.0)
-        weights *= counts.sum() / max((weights * counts).sum(), 1e-30)
-        return np.where(present, weights, 1.0).astype(np.float32)
+        return mask_decoder.class_weights(counts, always=recipe.class_weights == "balanced")
 
     def exact_problem(self, labels: Labels, recipe: Recipe) -> Literal["softmax", "logistic"] | None:
         """None: the decoder is no regression."""
@@ -228,14 +219,14 @@ class SemanticSegmentation:
             logits = tf.ensure_shape(logits, [None, size, size, len(labels)])
             return masks.answers(logits, sides, how)
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
         def from_bytes(image_bytes: tf.Tensor) -> Tensors:
             squares, sides = tf.map_fn(
                 lambda data: images.load_with_size(data, size, how), image_bytes, fn_output_signature=square
             )
             return answers(squares, sides)
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="pixels")])
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="pixels")], autograph=False)
         def from_pixels(pixels: tf.Tensor) -> Tensors:
             count = tf.shape(pixels)[0]
             return answers(
@@ -243,9 +234,8 @@ class SemanticSegmentation:
             )
 
         grey = np.full((size, size, 3), 127, np.uint8)
-        encoded = tf.io.encode_jpeg(grey).numpy()
         warmup = {
-            "serving_default": {"image_bytes": np.array([encoded], object)},
+            "serving_default": {"image_bytes": np.array([tf.io.encode_jpeg(grey).numpy()], object)},
             "pixels": {"pixels": grey[None]},
         }
         return Serving({"serving_default": from_bytes, "pixels": from_pixels}, warmup=warmup)
@@ -285,27 +275,19 @@ class SemanticSegmentation:
             mask_drawing.draw(pixels, np.asarray(mask), answer["class_share"]).save(path)
 
 
+def _option(recipe: Recipe, name: str, default: int, multiple: int = 1) -> int:
+    """A whole number among the options; a command line gives it as text."""
+    value = recipe.options.get(name, default)
+    if not str(value).isdecimal() or int(value) < 1 or int(value) % multiple:
+        kind = f"a multiple of {multiple}" if multiple > 1 else "a whole number"
+        raise ValueError(f"options.{name}: expected {kind} of at least {multiple}. Received: {value!r}.")
+    return int(value)
+
+
 def _epochs(examples: int, steps: int, least_steps: int, table: Sequence[tuple[int, int]], least: int) -> int:
     """Epochs of so many steps for so many examples."""
     by_examples = next((epochs for most, epochs in table if examples < most), least)
     return max(by_examples, math.ceil(least_steps / steps))
-
-
-def _augment_text(text: str) -> str:
-    """The augmentation that masks can follow.
-
-    Raises:
-        ValueError: for operations that were asked for by name and cannot be done.
-    """
-    found = Augmentation.parse("light" if text == "auto" else text)
-    kept = replace(found, erase=0.0, mixup=0.0, cutmix=0.0)
-    refused = [name for name in ("erase", "mixup", "cutmix") if name in text and getattr(found, name)]
-    if refused:
-        raise ValueError(
-            f"data.augment: expected operations that a mask can follow. Received: {', '.join(refused)}, which mix or "
-            "paint over images. Leave them out (the preset strong is used without them)."
-        )
-    return ("light" if text == "auto" else text) if kept == found else str(kept)
 
 
 def _listed(records: Sequence[Record]) -> dict[tuple[str, ...], str]:
@@ -358,4 +340,4 @@ def _pairs(
 @functools.cache
 def _answering(how: images.How) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """`masks.answers`, traced once for all batches of one shape."""
-    return tf.function(lambda logits, sides: masks.answers(logits, sides, how), reduce_retracing=True)
+    return tf.function(lambda logits, sides: masks.answers(logits, sides, how), reduce_retracing=True, autograph=False)

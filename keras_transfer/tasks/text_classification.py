@@ -66,7 +66,7 @@ class TextClassification:
                 trainable="all" if tune.trainable == "auto" else tune.trainable,
                 schedule="linear" if tune.schedule == "auto" else tune.schedule,
                 weight_decay=WEIGHT_DECAY if tune.weight_decay is None else tune.weight_decay,
-                label_smoothing=tune.label_smoothing or LABEL_SMOOTHING,
+                label_smoothing=LABEL_SMOOTHING if tune.label_smoothing is None else tune.label_smoothing,
             ),
         )
 

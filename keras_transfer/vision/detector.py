@@ -37,7 +37,8 @@ LEAST_SPREAD = 0.5
 """The same in cells, at least: an object of two cells still has warm neighbours."""
 NEAR = 0.3
 """Heat from which a cell learns the sides of the object."""
-BOX_WEIGHT = 2.0
+BOX_WEIGHT = 5.0
+"""TTFNet's."""
 FOCUS, TOLERANCE = 2.0, 4.0
 """CenterNet's exponents: how much less the easy cells count, and how much less the cells near a middle."""
 LARGEST_LOG = 6.0
@@ -110,7 +111,7 @@ def stride_of(side: int, cells: int) -> int:
 
 
 def loss(targets: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor], side: int) -> tf.Tensor:
-    """CenterNet's focal loss of the heat plus twice the GIoU loss of the sides, of each example.
+    """CenterNet's focal loss of the heat plus `BOX_WEIGHT` times the GIoU loss of the sides, of each example.
 
     Args:
         targets: `boxes` float32 [B, M, 4] in pixels of the input; `classes` int32 [B, M], `PADDED` where there is no

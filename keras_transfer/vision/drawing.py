@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import colorsys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-GOLDEN = 0.618033988749895  # hues of neighbours in the list of classes lie far apart
+GOLDEN = 0.618033988749895  # spreads numbers evenly over the circle of hues
 TEXT_SHARE = 0.022  # height of the letters as a share of the picture's shorter side
 SMALLEST_TEXT, LARGEST_TEXT = 10, 28
 FEW = 60  # with more boxes their names would hide the picture
@@ -19,7 +20,6 @@ def draw_boxes(
     boxes: Sequence[Sequence[float]],
     labels: Sequence[str],
     scores: Sequence[float],
-    names: Sequence[str],
     path: Path,
 ) -> None:
     """Writes the upright picture with the boxes on it, as PNG.
@@ -29,7 +29,6 @@ def draw_boxes(
         boxes: x_min, y_min, x_max, y_max of each box in pixels of the upright picture.
         labels: class of each box.
         scores: 0 to 1, of each box.
-        names: all classes; each has a colour of its own.
         path: the file to write.
     """
     with Image.open(image) as opened:
@@ -38,21 +37,19 @@ def draw_boxes(
     short = min(canvas.size)
     font = ImageFont.load_default(min(max(short * TEXT_SHARE, SMALLEST_TEXT), LARGEST_TEXT))
     width = max(1, round(short / 400))
-    several = len(names) > 1
     # The best last, so that it lies on top.
     for box, label, score in sorted(zip(boxes, labels, scores, strict=True), key=lambda one: one[2]):
-        colour = colour_of(names.index(label) if label in names else 0)
+        colour = colour_of(label)
         left, top, right, bottom = (round(edge) for edge in box)
         pen.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=width)
         if len(boxes) <= FEW:
-            text = f"{label} {score:.2f}" if several else f"{score:.2f}"
-            _write(pen, text, (left, top), font, colour)
+            _write(pen, f"{label} {score:.2f}", (left, top), font, colour)
     canvas.save(path, format="PNG")
 
 
-def colour_of(number: int) -> tuple[int, int, int]:
-    """RGB, 0-255: a bright colour, far from those of the classes beside it."""
-    red, green, blue = colorsys.hsv_to_rgb((0.15 + number * GOLDEN) % 1.0, 0.9, 1.0)
+def colour_of(label: str) -> tuple[int, int, int]:
+    """RGB, 0-255: a bright colour, the same for a class in every picture."""
+    red, green, blue = colorsys.hsv_to_rgb(zlib.crc32(label.encode()) * GOLDEN % 1.0, 0.9, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 

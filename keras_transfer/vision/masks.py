@@ -6,7 +6,7 @@ A mask is grey, 8 bits, value = class index, 255 = to be ignored. Training, eval
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
@@ -78,6 +78,26 @@ def augment(
         image = colours.clip(warping.warp(image, matrix))
         mask = warping.warp(mask[:, :, tf.newaxis], matrix, "nearest", fill=float(IGNORE))[:, :, 0]
     return augmentation.recoloured(image, seed), mask
+
+
+def followed(text: str) -> str:
+    """The augmentation that masks can follow, as `Augmentation.parse` reads it.
+
+    Args:
+        text: what was asked for; `auto` is `light`. The preset `strong` goes without erasing and mixing.
+
+    Raises:
+        ValueError: for operations that were asked for by name and cannot be done.
+    """
+    found = Augmentation.parse("light" if text == "auto" else text)
+    kept = replace(found, erase=0.0, mixup=0.0, cutmix=0.0)
+    refused = [name for name in ("erase", "mixup", "cutmix") if name in text and getattr(found, name)]
+    if refused:
+        raise ValueError(
+            f"data.augment: expected operations that a mask can follow. Received: {', '.join(refused)}, which mix or "
+            "paint over images. Leave them out (the preset strong is used without them)."
+        )
+    return ("light" if text == "auto" else text) if kept == found else str(kept)
 
 
 def restore(logits: tf.Tensor, height: tf.Tensor, width: tf.Tensor, how: images.How) -> Answer:

@@ -33,6 +33,10 @@ class Tiling:
         """The side of a tile in pixels of the photo."""
         return self.side / self.scale
 
+    def count(self, height: int, width: int) -> int:
+        """How many tiles a photo of that size in pixels makes."""
+        return len(self.places(tf.constant(height), tf.constant(width)))
+
     def places(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
         """The tiles of a photo, row by row.
 

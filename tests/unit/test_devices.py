@@ -7,6 +7,7 @@ import os
 import sys
 
 import pytest
+import tensorflow as tf
 
 from keras_transfer import devices
 from keras_transfer.recipe import DeviceSpec
@@ -22,6 +23,16 @@ def test_one_device_is_the_default_on_a_cpu() -> None:
 def test_mirroring_over_one_device_is_refused() -> None:
     with pytest.raises(ValueError, match="devices.strategy: mirrored needs at least two devices"):
         devices.set_up(DeviceSpec(strategy="mirrored"))
+
+
+def test_float32_is_not_rounded_on_newer_gpus() -> None:
+    try:
+        devices.set_up(DeviceSpec(precision="mixed_bfloat16"))
+        assert tf.config.experimental.tensor_float_32_execution_enabled()
+        devices.set_up(DeviceSpec(precision="float32"))
+        assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    finally:
+        devices.set_up(DeviceSpec())
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")

@@ -108,7 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("scenes")
     train = [scene(folder, seed) for seed in range(48)]
     backbone = small_network()
-    recipe = recipe_with(**{"data.augment": "flip", "fine_tune.epochs": 30, "fine_tune.learning_rate": 3e-3})
+    recipe = recipe_with(**{"data.augment": "flip", "fine_tune.epochs": 20, "fine_tune.learning_rate": 4e-3})
     recipe = planned(recipe, backbone, train)
     joined = join(TASK, backbone, LABELS, recipe)
     examples = TASK.examples(train, LABELS, backbone, recipe, True)
@@ -149,11 +149,11 @@ def test_what_a_publish_compares_begins_what_the_export_answers(trained):
 
 
 def test_a_large_photo_is_looked_at_in_tiles_and_the_export_agrees(trained):
-    large = [scene(trained.folder, 7, (230, 300), count=30), scene(trained.folder, 8, (40, 150), count=4)]
+    large = [scene(trained.folder, 7, (300, 440), count=40), scene(trained.folder, 8, (40, 150), count=4)]
     predictions, outputs = trained.predictions(large, trained.tiled), trained.served(large, trained.tiled)
     whole = scores(trained.predictions(large), large)
     found = scores(predictions, large)
-    assert found["ap50"] > 0.75 and found["ap50"] > whole["ap50"] + 0.2
+    assert found["ap50"] > 0.75 and found["ap50"] > whole["ap50"] + 0.1
     for prediction, answer in zip(predictions, TASK.from_outputs(outputs, LABELS), strict=True):
         assert answer["boxes"] == pytest.approx(prediction["boxes"], abs=0.05)
         assert answer["scores"] == pytest.approx(prediction["scores"], abs=1e-3)
@@ -178,10 +178,9 @@ def test_boxes_are_in_the_pixels_of_a_photo_that_lies_on_its_side(trained):
     upright.rotate(90, expand=True).save(path, quality=97, exif=exif)
     turned = replace(record, fields={**record.fields, "image": str(path)}, content=b"turned")
     for recipe in (trained.recipe, trained.tiled):
-        flat, lying = (TASK.from_outputs(trained.served([one], recipe), LABELS)[0] for one in (record, turned))
-        sure = flat["scores"] > 0.3
-        assert sure.any() or recipe is trained.tiled
-        assert lying["boxes"][: sure.sum()] == pytest.approx(flat["boxes"][sure], abs=2.5)
+        lying = TASK.from_outputs(trained.served([turned], recipe), LABELS)
+        for prediction, answer in zip(trained.predictions([turned], recipe), lying, strict=True):
+            assert answer["boxes"] == pytest.approx(prediction["boxes"], abs=0.05)
     assert scores(trained.predictions([turned]), [turned])["ap50"] > 0.5
 
 
@@ -334,6 +333,17 @@ def test_crowds_are_targets_in_which_nothing_is_punished(tmp_path):
     assert TASK.references([record], LABELS)[0]["crowd"].tolist() == [True, False]
 
 
+def test_a_crowd_of_a_class_that_training_never_saw_is_no_fault(tmp_path):
+    record = scene(tmp_path, 3)
+    foreign = (*record.fields["labels"][:1], "swarm")
+    record = replace(record, fields={**record.fields, "labels": foreign, "crowd": (False, True)})
+    assert "swarm" not in TASK.learn_labels([record], recipe_with()).names
+    recipe = planned(recipe_with(**{"data.augment": "none"}), small_network(), [record])
+    _, _, classes = pixels_and_boxes([record], recipe)[0]
+    assert sorted(classes.tolist())[0] == IGNORED and (classes >= 0).sum() == 1
+    assert len(TASK.references([record], LABELS)[0]["boxes"]) == 1
+
+
 def test_a_picture_without_boxes_trains_and_scores(tmp_path):
     empty = replace(scene(tmp_path, 4), fields={**scene(tmp_path, 4).fields, "boxes": (), "labels": ()})
     recipe = planned(recipe_with(), small_network(), [scene(tmp_path, 5)])
@@ -360,8 +370,8 @@ def test_large_photos_of_small_objects_are_tiled_and_others_are_not():
 
 
 def test_small_objects_get_the_finer_map():
-    assert plan_for([30, 34], (320, 320)).stride == 4
-    assert plan_for([100, 120], (320, 320)).stride == 8
+    assert plan_for([14, 18], (320, 320), tile_scale=0).stride == 4
+    assert plan_for([40, 120], (320, 320)).stride == 8
 
 
 def test_options_that_are_given_stay():
@@ -390,13 +400,27 @@ def test_a_crop_to_the_square_is_refused():
         TASK.resolve(recipe_with(**{"data.resize": "crop"}), 100)
 
 
-def test_resolve_leaves_nothing_open():
-    for count in (1, 50, 500, 5_000, 500_000):
-        recipe = TASK.resolve(recipe_with(), count)
-        assert recipe.data.resize == "pad" and recipe.data.augment != "auto" and recipe.backbone.image_size
-        for phase in (recipe.head, recipe.fine_tune):
-            assert phase.epochs and phase.learning_rate
-        assert recipe.fine_tune.trainable == "all"
+def test_nothing_is_left_open(tmp_path):
+    recipe = planned(recipe_with(), small_network(), [scene(tmp_path, 1)])
+    assert recipe.data.resize == "pad" and recipe.data.augment != "auto" and recipe.backbone.image_size == SIDE
+    for phase in (recipe.head, recipe.fine_tune):
+        assert phase.epochs and phase.learning_rate
+    assert recipe.fine_tune.trainable == "all"
+    given = recipe_with(**{"head.epochs": 0, "fine_tune.epochs": 3, "fine_tune.learning_rate": 7e-5})
+    kept = planned(given, small_network(), [scene(tmp_path, 1)])
+    assert (kept.head.epochs, kept.fine_tune.epochs, kept.fine_tune.learning_rate) == (0, 3, 7e-5)
+
+
+def test_a_network_without_normalization_is_tuned_more_slowly_and_many_tiles_for_fewer_epochs(tmp_path):
+    layers = keras.layers
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(8, 8, 8, name="conv")(inputs))
+    normed = backbones.wrap(keras.Model(inputs, x, name="normed"), preprocess="tf")
+    few, many = [scene(tmp_path, 1)], [scene(tmp_path, 1, (900, 900), count=20)]
+    bare = planned(recipe_with(), small_network(), few)
+    assert planned(recipe_with(), normed, few).fine_tune.learning_rate > bare.fine_tune.learning_rate
+    tiled = planned(recipe_with(options={"tile_scale": 1.0}), small_network(), many)
+    assert tiled.fine_tune.epochs < bare.fine_tune.epochs
 
 
 def test_labels_are_those_that_the_source_lists_or_those_of_the_boxes(tmp_path):

@@ -32,7 +32,9 @@ LADDER = (
     {"tasks.classes"},  # what the two classification tasks share; no task itself
     {"tasks.*"},
     {"tasks"},
-    {"freeze_policy", "freezing", "folding", "feature_arrays", "feature_store", "feature_key", "feature_cache"},
+    {"freeze_policy", "freezing", "folding", "feature_arrays", "feature_store", "feature_key"},
+    {"cached_examples"},
+    {"feature_cache", "decoded_images"},
     {"run_record", "training_loop"},
     {"boundary_cache"},
     {"caching"},

@@ -110,7 +110,7 @@ def test_an_export_answers_as_evaluation_does(backbone, threshold):
     answer = serving.signatures["serving_default"]
     outputs = {name: value.numpy() for name, value in answer(**TASK.request(records)).items()}
     sure = TASK.certain(predictions, labels)
-    assert sum(sure) >= 4
+    assert sum(sure) >= 2
     for row, prediction in enumerate(predictions):
         wanted = TASK.expected([prediction], labels)
         assert ("answer" in wanted) == sure[row]

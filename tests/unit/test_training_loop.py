@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_transfer.data.pipeline import Batches
@@ -14,7 +15,7 @@ PHASE = Phase(epochs=4, learning_rate=0.05, warmup_share=0.0, schedule="constant
 
 
 def squared(targets, outputs):
-    return tf.reduce_sum((outputs - targets["y"]) ** 2, axis=-1)
+    return tf.reduce_sum((tf.cast(outputs, tf.float32) - targets["y"]) ** 2, axis=-1)
 
 
 def line_model():
@@ -51,6 +52,23 @@ def test_it_learns():
     history = train_phase(model, line_batches(), None, Phase(epochs=60, learning_rate=0.1), squared)
     assert history.epochs[-1]["loss"] < 0.01 < history.epochs[0]["loss"]
     np.testing.assert_allclose(model.get_weights()[0].ravel(), [2, -1], atol=0.1)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_a_step_compiled_by_xla_trains_the_same(policy):
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        ends = []
+        for xla in (False, True):
+            model = line_model()
+            history = train_phase(model, line_batches(), None, PHASE, squared, xla=xla)
+            ends.append(
+                [*(row["loss"] for row in history.epochs), *(value for w in model.get_weights() for value in w.ravel())]
+            )
+        assert ends[0][0] > ends[0][3]
+        np.testing.assert_allclose(ends[1], ends[0], rtol=1e-5 if policy == "float32" else 1e-2)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
 
 
 def test_the_best_epoch_is_restored_and_the_state_before_counts():

@@ -12,7 +12,7 @@ from PIL import Image
 from keras_transfer.vision import images, orientation, upright
 
 
-@pytest.mark.parametrize(("ending", "value"), itertools.product([".jpg", ".png", ".webp"], range(9)))
+@pytest.mark.parametrize(("ending", "value"), list(itertools.product([".jpg", ".png", ".webp"], range(9))))
 def test_as_the_graph_reads_it(tmp_path, ending, value):
     exif = Image.Exif()
     exif[0x0112] = value  # 0 is no orientation: such a file counts as upright
