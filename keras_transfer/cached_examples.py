@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.data.pipeline import _id_seeds, evaluation_batches
+from keras_transfer.data.pipeline import evaluation_batches, id_seeds
 from keras_transfer.feature_arrays import FeatureCache
 from keras_transfer.tasks.base import Examples
 
@@ -77,7 +77,7 @@ class CachedExamples:
                 for name in self._names
                 if np.issubdtype(first.arrays[name].dtype, np.floating)
             }
-            self._seeds = tf.constant(_id_seeds(examples.ids, seed))
+            self._seeds = tf.constant(id_seeds(examples.ids, seed))
 
     def __len__(self) -> int:
         return len(self.ids)

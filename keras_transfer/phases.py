@@ -168,9 +168,10 @@ def _validator(
         return None
     examples, references = validation
     predictor = evaluation.Predictor(model, loss, strategy)
+    batch_size = max(recipe.data.batch_size, getattr(examples, "scoring_batch", 0))
 
     def validate() -> Scores:
-        predictions, mean_loss = predictor(task, examples, labels, recipe.data.batch_size)
+        predictions, mean_loss = predictor(task, examples, labels, batch_size)
         return {**task.score(predictions, references, labels), "loss": mean_loss}
 
     return validate

@@ -70,7 +70,8 @@ def fit(
         backbone = load_backbone(prepared, log)
         prepared = replace(prepared, recipe=_with_size(prepared, backbone, log))
         joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
-    planning.say(planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model), placed, log)
+    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model, backbone)
+    planning.say(found, placed, log)
     run = _start_run(prepared, backbone, earlier, log)
     with _kept_on_failure(run, log):
         log.say(f"run {run.path}")
@@ -104,7 +105,7 @@ def plan(recipe_or_source: Any, *, log: Log | None = None, **overrides: Any) -> 
     backbone = backbones.load(replace(prepared.recipe.backbone, weights="none"))
     prepared = replace(prepared, recipe=_with_size(prepared, backbone, log))
     joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
-    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model)
+    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model, backbone)
     planning.say(found, placed, log)
     return found
 

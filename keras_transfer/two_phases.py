@@ -61,7 +61,8 @@ def _train_head(
     recipe, task, labels = prepared.recipe, prepared.task, prepared.labels
     solver = recipe.head.solver
     if solver == "auto":
-        solver = "exact" if task.exact_problem(labels, recipe) else "gradient"
+        exact = task.exact_problem(labels, recipe) and not recipe.head.feature_noise
+        solver = "exact" if exact else "gradient"
     run.trainable["head"] = sum(int(np.prod(v.shape)) for v in joined.head.trainable_variables)
     if solver == "exact":
         with clock.part("cache"):
@@ -120,6 +121,10 @@ def _through_backbone(
     cached: Any = None,
 ) -> History:
     """A phase of the joined model: head and backbone, or from the frozen boundary on where that is cached."""
+    if cached is None:
+        with clock.part("cache"):
+            examples = caching.decoded(examples, prepared.recipe, phase, log)
+            validation = (examples["validation"], validation[1]) if validation else None
     with clock.part(phase), phase_log.watched(run, phase, prepared.task, log) as watch:
         return phases.train_joined(
             joined.model,

@@ -1,4 +1,4 @@
-"""Which pixels are cell nuclei? EfficientNet-Lite0 (ImageNet) on the `nuclei` sample: left half trains, right half tests.
+"""Which pixels are cell nuclei? EfficientNet-Lite0 on the `nuclei` sample: the left half trains, the right half tests.
 
     python recipes/nuclei_segmentation_efficientnet_lite.py
     keras-transfer fit recipes/nuclei_segmentation_efficientnet_lite.py --seed 1

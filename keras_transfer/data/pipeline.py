@@ -182,10 +182,10 @@ def _load(
     load_view = getattr(examples, "load_view", None)  # of cached features, which may hold a view an epoch
     one = examples.augment if augment else None
     mix = examples.augment_batch if augment else None
-    id_seeds = tf.constant(_id_seeds(examples.ids, seed)) if one is not None or mix is not None else None
+    seeds = tf.constant(id_seeds(examples.ids, seed)) if one is not None or mix is not None else None
 
     def seeds_of(index: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        chosen = tf.gather(id_seeds, index)
+        chosen = tf.gather(seeds, index)
         return tf.stack([chosen, tf.broadcast_to(epoch, tf.shape(chosen))], axis=-1)
 
     def element(inputs: Any, targets: Any, index: tf.Tensor, real: tf.Tensor) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def _pad(value: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     return padded
 
 
-def _id_seeds(ids: Sequence[str], seed: int) -> np.ndarray:
+def id_seeds(ids: Sequence[str], seed: int) -> np.ndarray:
     """int32 [n]: one number an example, from its id (and its place among the examples of that id) and the seed."""
     key = str(seed).encode()
     seen: dict[str, int] = {}

@@ -87,7 +87,7 @@ def boxed(builder: Any, name: str, spec: DataSpec) -> Raw:
 def _objects(features: Any) -> dict[str, Any]:
     """The features of an object by name; none where there are no objects."""
     one = getattr(features["objects"], "feature", None) if "objects" in features else None
-    return dict(one.items()) if hasattr(one, "items") else {}
+    return dict(one.items()) if one is not None and hasattr(one, "items") else {}
 
 
 def _box(where: str, bbox: list[float], label: str, crowd: bool) -> Box:
