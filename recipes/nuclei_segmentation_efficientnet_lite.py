@@ -3,7 +3,8 @@
     python recipes/nuclei_segmentation_efficientnet_lite.py
     keras-transfer fit recipes/nuclei_segmentation_efficientnet_lite.py --seed 1
 
-Both do the same. MEASURED
+Both do the same. Foreground IoU on the right half, seed 0: 0.847 after 25 steps, 0.892 after 100 of the 150. Seeds 1
+and 2, and the time on two idle cores: not measured yet. The best threshold on grey levels reaches 0.77.
 """
 
 from keras_transfer import BackboneSpec, DataSpec, Phase, Recipe
@@ -13,12 +14,14 @@ recipe = Recipe(
     name="nuclei_segmentation_efficientnet_lite",
     task="semantic_segmentation",
     # Cells have no up: every flip and angle is as good as another.
-    data=DataSpec(source="sample:nuclei", augment="flip,flip_vertical,crop:0.3,rotate:90,color:0.2"),
+    data=DataSpec(source="sample:nuclei", batch_size=12, augment="flip,flip_vertical,crop:0.3,rotate:90,color:0.2"),
     # Tiles of 128 pixels, enlarged: borders of nuclei are finer than the finest map, of stride 4.
     backbone=BackboneSpec(name="efficientnet_lite0", image_size=256),
-    # Six tiles are one step an epoch: 25 steps of the decoder, 125 of everything.
+    # Six tiles in two views are one step, and an epoch: 25 steps of the decoder, 125 of everything.
     head=Phase(epochs=25, learning_rate=1e-3),
     fine_tune=Phase(epochs=125, learning_rate=1e-3, trainable="all"),
+    class_weights="none",
+    options={"views": 2},
 )
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ that memory does not grow with the data. Those used longest ago go when the budg
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -24,6 +27,8 @@ from keras_transfer.vision import images
 BUDGET_SHARE = 0.25
 """Of the free space, with what is kept already, that decoded photos may take. Photos beyond it are decoded anew for
 each tile, which is slow but right."""
+LEFTOVER_AFTER_S = 24 * 3600.0
+"""Age from which a half-written file belongs to a process that was killed."""
 OPEN_MAPS = 64
 """Memory maps held open: each keeps a file descriptor."""
 
@@ -48,13 +53,18 @@ class DecodedPhotos:
         self._records, self._sizes = records, sizes
         self._directory = directory or cache_folder() / "decoded"
         make_folder(self._directory)
+        for partial in self._directory.glob("*.partial"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - partial.stat().st_mtime > LEFTOVER_AFTER_S:
+                    partial.unlink()
         self._budget = budget if budget is not None else BUDGET_SHARE * (self._free() + self.used())
+        self._lock = threading.Lock()  # the pipeline asks from several threads
         self._open: OrderedDict[int, np.ndarray] = OrderedDict()
         self._mine: set[Path] = set()
 
     def used(self) -> int:
         """Bytes of all decoded photos now."""
-        return sum(file.stat().st_size for file in self._directory.glob("*.npy"))
+        return sum(size for _, size, _ in self._kept())
 
     def region(self, number: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         """uint8 [height, width, 3]: a part of an upright photo, RGB.
@@ -62,7 +72,9 @@ class DecodedPhotos:
         Raises:
             ValueError: the photo is not of the size that it had when its boxes were read.
         """
-        return np.ascontiguousarray(self._pixels(int(number))[y : y + height, x : x + width])
+        with self._lock:
+            pixels = self._pixels(int(number))
+        return np.ascontiguousarray(pixels[y : y + height, x : x + width])
 
     def _pixels(self, number: int) -> np.ndarray:
         """uint8 [H, W, 3] of a photo; a memory map where it fits the budget."""
@@ -75,15 +87,16 @@ class DecodedPhotos:
             self._checked(pixels, number)
             if not self._make_room(pixels.nbytes):
                 return pixels
-            beside = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.npy")
-            np.save(beside, pixels)
+            beside = path.with_name(f"{path.stem}-{uuid.uuid4().hex[:8]}.partial")
+            with open(beside, "wb") as file:
+                np.save(file, pixels)
             os.replace(beside, path)
         try:
             found = np.load(path, mmap_mode="r")
+            os.utime(path)
         except FileNotFoundError:  # another process made room just now
             return images.decode(tf.io.read_file(record.fields["image"])).numpy()
         self._checked(found, number)
-        os.utime(path)
         self._mine.add(path)
         self._open[number] = found
         while len(self._open) > OPEN_MAPS:
@@ -109,15 +122,24 @@ class DecodedPhotos:
 
     def _make_room(self, needed: int) -> bool:
         """Removes what was used longest ago, but for this object's own; whether so many bytes fit."""
-        files = sorted(self._directory.glob("*.npy"), key=lambda file: file.stat().st_mtime)
-        total = sum(file.stat().st_size for file in files)
-        for file in files:
+        kept = sorted(self._kept())
+        total = sum(size for _, size, _ in kept)
+        for _, size, file in kept:
             if total + needed <= self._budget:
                 break
             if file not in self._mine:
-                total -= file.stat().st_size
+                total -= size
                 file.unlink(missing_ok=True)
         return total + needed <= self._budget and needed < self._free()
+
+    def _kept(self) -> list[tuple[float, int, Path]]:
+        """When each decoded photo was last used, its bytes, and its file."""
+        found = []
+        for file in self._directory.glob("*.npy"):
+            with contextlib.suppress(FileNotFoundError):  # another process made room just now
+                about = file.stat()
+                found.append((about.st_mtime, about.st_size, file))
+        return found
 
     def _free(self) -> int:
         return shutil.disk_usage(self._directory).free

@@ -133,8 +133,8 @@ def _tile_scale(typical: np.ndarray, longest: np.ndarray, shrink: np.ndarray, si
         return 0.0
     scale = min(COMFORTABLE / float(np.median(typical)), LARGEST_SCALE)
     scale = min(scale, LARGEST_SHARE * side / float(np.quantile(longest, 0.98)))
-    # Where the large objects leave no more than the whole image would show, tiles gain nothing.
-    if scale * largest_image <= 1.25 * side:
+    # Tiles pay where they show objects at least twice as large as the whole image would.
+    if scale * largest_image < 2 * side:
         return 0.0
     return float(f"{scale:.2g}")
 

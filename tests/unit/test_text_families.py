@@ -146,7 +146,7 @@ def test_a_model_can_be_saved_after_its_backbone_was_cut(name: str, presets: dic
     model = keras.Model(encoder.input, head(encoder.output))
     freezing.apply(backbone, "last:1")
     parts = boundary_cache.cut(backbone, encoder, head, Phase(trainable="last:1"))
-    inputs = _inputs(backbone)
+    inputs = {name: keras.ops.convert_to_tensor(value) for name, value in _inputs(backbone).items()}
     lower = parts.prefix(inputs)
     above = {boundary_cache.BOUNDARY: lower, **{name: inputs[name] for name in parts.extras}}
     np.testing.assert_allclose(parts.suffix(above), model(inputs), atol=1e-6)
