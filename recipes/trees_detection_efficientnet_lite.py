@@ -14,12 +14,12 @@ recipe = Recipe(
     name="trees_detection_efficientnet_lite",
     task="object_detection",
     # Seen from above, a tree has no upper side.
-    data=DataSpec(source="sample:trees_boxes", batch_size=8, augment="flip,flip_vertical,color:0.4"),
+    data=DataSpec(source="sample:trees_boxes", batch_size=8, augment="flip,flip_vertical,color:0.2"),
     backbone=BackboneSpec(name="efficientnet_lite0", image_size=256),
     head=Phase(epochs=1, learning_rate=1e-3, clip_norm=5.0),
     fine_tune=Phase(epochs=8, learning_rate=1e-3, trainable="all", clip_norm=5.0),
     # Trees of some 40 pixels, shown twice as large; neighbouring tiles share what a large one takes.
-    options={"tile_scale": 2.0, "tile_overlap": 80, "stride": 8, "scale_jitter": 0.4},
+    options={"tile_scale": 2.0, "tile_overlap": 96, "stride": 8},
 )
 
 if __name__ == "__main__":

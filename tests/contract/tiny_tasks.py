@@ -45,6 +45,8 @@ class Tiny:
     """Overrides that the task needs for so little data."""
     by_heart: float = 1.0
     """The primary score from which eight examples count as learned."""
+    rates: tuple[float, float] = (0.05, 5e-3)
+    """Learning rates by which a small network learns them, in the head phase and in fine-tuning."""
 
 
 def photos(folder: Path, split: str, count: int) -> tuple[Record, ...]:
@@ -252,6 +254,7 @@ TINY: dict[str, Tiny] = {
         {"vgg16": registered("vgg16", SCENE)},
         {"data.augment": "none"},
         by_heart=0.8,
+        rates=(0.01, 3e-3),
     ),
     "semantic_segmentation": Tiny(
         masks,

@@ -108,7 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("scenes")
     train = [scene(folder, seed) for seed in range(48)]
     backbone = small_network()
-    recipe = recipe_with(**{"data.augment": "flip", "fine_tune.epochs": 60, "fine_tune.learning_rate": 4e-3})
+    recipe = recipe_with(**{"data.augment": "flip", "fine_tune.epochs": 40, "fine_tune.learning_rate": 4e-3})
     recipe = planned(recipe, backbone, train)
     joined = join(TASK, backbone, LABELS, recipe)
     examples = TASK.examples(train, LABELS, backbone, recipe, True)
@@ -272,9 +272,9 @@ def painted(pixels: np.ndarray, label: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "augment", ["none", "flip:1,flip_vertical:1", "crop:0.3", "rotate:20,translate:0.1", "flip,color:0.1,crop:0.2"]
+    "augment", ["none", "flip:1,flip_vertical:1", "rotate:20,translate:0.1", "flip,color:0.1,crop:0.3"]
 )
-@pytest.mark.parametrize("tile_scale", [0.0, 1.0, 1.7])
+@pytest.mark.parametrize("tile_scale", [0.0, 1.7])
 def test_boxes_stay_on_their_objects_whatever_moves_the_picture(tmp_path, augment: str, tile_scale: float):
     # In one colour, so that it is known which pixels a box must hold.
     records = [scene(tmp_path, seed, (90, 110), count=3) for seed in range(6)]
