@@ -5,6 +5,9 @@
 
 Both do the same but for the weights. The largest photo trains, but for a band of it, on which everything was chosen;
 the second photo, of another place, is the test, and a third, small one a further test.
+
+Measured so far: with four epochs of fine-tuning, seed 0, AP50 0.448 on the band and 0.320 on the second photo, in 603
+seconds of one core. With the eight of this recipe: not measured yet.
 """
 
 from keras_transfer import BackboneSpec, DataSpec, Phase, Recipe

@@ -133,7 +133,7 @@ def test_a_table_of_boxes_of_large_photos_trains_in_tiles(tmp_path):
         (tmp_path / "aerial" / split).mkdir(parents=True)
         name = f"{split}/photo.png"
         seed = len(rows)
-        for box, label in picture(tmp_path / "aerial" / name, seed, (400, 900), count=30):
+        for box, label in picture(tmp_path / "aerial" / name, seed, (260, 520), count=16):
             rows.append((split, [name, *box, label]))
     for split in ("train", "validation", "test"):
         with open(tmp_path / "aerial" / f"{split}.csv", "w", newline="") as file:
@@ -146,7 +146,7 @@ def test_a_table_of_boxes_of_large_photos_trains_in_tiles(tmp_path):
     found = cli_runs.run_here(["predict", done.json["saved_model"], "aerial/test/photo.png"], tmp_path)
     assert found.status == 0
     for x1, y1, x2, y2 in json.loads(found.out)["boxes"]:
-        assert 0 <= x1 < x2 <= 900 and 0 <= y1 < y2 <= 400
+        assert 0 <= x1 < x2 <= 520 and 0 <= y1 < y2 <= 260
     # The same scores in a process that reads the version again, as a server would.
     again = cli_runs.run_here(["evaluate", done.json["saved_model"], "aerial", "--json"], tmp_path)
     assert again.json["metrics"]["ap50"] == pytest.approx(done.json["metrics"]["ap50"], abs=2e-3)
