@@ -12,7 +12,8 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 EXTRAS := dev,smollm2
 BIN := .venv/bin
 STAMP := .venv/.installed
-PYTEST_FLAGS ?=
+# Two processes: most of the time goes into tracing, which is one thread.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 .PHONY: help
 help:

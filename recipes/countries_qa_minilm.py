@@ -3,8 +3,10 @@
     python recipes/countries_qa_minilm.py
     keras-transfer fit recipes/countries_qa_minilm.py --seed 1
 
-Both do the same. Exact match of seed 0: 0.989 on wordings of the questions seen in training, 0.957 on wordings never
-seen; "no answer" right in 0.992 and 0.983 of such questions. Time on two idle cores: not measured yet.
+Both do the same. The upper four layers train: of seed 1, exact match 0.989 on wordings of the questions seen in
+training, 0.963 on wordings never seen; "no answer" right in 0.966 and 0.958 of such questions. With all layers, seed 0
+gave 0.989, 0.957, 0.992 and 0.983, in 12 minutes on two cores, nearly idle; the four layers took three quarters of the
+processor time of that.
 """
 
 from keras_transfer import BackboneSpec, DataSpec, Phase, Recipe
