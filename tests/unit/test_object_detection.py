@@ -169,6 +169,7 @@ def test_no_object_of_a_large_photo_is_found_twice(trained):
         assert inside.all(1).sum() <= 1
 
 
+@pytest.mark.slow
 def test_boxes_are_in_the_pixels_of_a_photo_that_lies_on_its_side(trained):
     record = scene(trained.folder, 40, (128, 96), side=34)
     upright = Image.open(record.fields["image"])

@@ -357,6 +357,7 @@ def bert(tmp_path_factory):
     return backbone, keras.Model(encoder.input, logits(encoder.output["sequence"]), name="own")
 
 
+@pytest.mark.slow
 def test_a_callers_model_is_exported(bert, tmp_path):
     backbone, model = bert
     version = keras_transfer.export(model, tmp_path, task="question_answering", backbone=backbone)
