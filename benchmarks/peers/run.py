@@ -6,7 +6,7 @@
     python benchmarks/peers/run.py --limit 60 --seeds 0       little data: to see that it runs
 
 Run in the project's environment; the peers get one of their own beside this file. Each training is a process of its
-own, and a line of `work/results.jsonl` as soon as it ends; its log is in `work/logs`.
+own, and a line of `results/results.jsonl` as soon as it ends; its log is in `results/logs`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from outcome import OURS, Row, choose, write_page  # noqa: E402
 from keras_transfer.samples import cache_folder  # noqa: E402
 
 HERE = Path(__file__).parent
-WORK = HERE / "work"
+WORK = HERE / "results"
 RESULTS = WORK / "results.jsonl"
 PAGE = HERE.parents[1] / "docs" / "benchmarks-peers.md"
 LONGEST = 3_600.0
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(COMPARISONS), default=list(COMPARISONS), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--limit", type=int, default=0, help="at most so many training rows: to see that it runs")
-    parser.add_argument("--resume", action="store_true", help="keep what work/results.jsonl already has")
+    parser.add_argument("--resume", action="store_true", help="keep what results/results.jsonl already has")
     parser.add_argument("--page", type=Path, default=PAGE, help="where to write")
     options = parser.parse_args()
     python = environment.python()
