@@ -141,8 +141,8 @@ def _from_sample(architecture: families.Architecture, spec: BackboneSpec) -> Bac
     if spec.weights.startswith("sample:") and spec.weights != f"sample:{architecture.name}":
         raise ValueError(f"backbone.weights: expected sample:{architecture.name}. Received: {spec.weights!r}.")
     from_sample = spec.weights in ("auto", "imagenet") or spec.weights.startswith("sample:")
-    model = pretrained.efficientnet_lite0(sample_preset(architecture.name) if from_sample else None)
     size = spec.image_size or architecture.image_size
+    model = pretrained.efficientnet_lite0(sample_preset(architecture.name) if from_sample else None, size)
     return _filled(architecture, model, size, sample_origin(architecture.name), spec)
 
 

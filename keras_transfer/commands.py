@@ -25,6 +25,7 @@ class UsageError(ValueError):
 def fit(options: argparse.Namespace) -> Result:
     """Train, measure and publish."""
     from keras_transfer import recipe as recipes
+    from keras_transfer import recipe_faults
     from keras_transfer.progress import Log
     from keras_transfer.recipe_file import load_recipe
 
@@ -39,7 +40,7 @@ def fit(options: argparse.Namespace) -> Result:
             recipe = recipe if recipe.name else recipes.override(recipe, {"name": Path(options.source).stem})
         else:
             recipe = recipes.override(recipes.Recipe(), {"data.source": options.source, **options.overrides})
-        recipes.check(recipe)
+        recipe_faults.check(recipe)
     silence.import_tensorflow()
     from keras_transfer import transfer
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ import tensorflow as tf
 
 from keras_transfer.cached_examples import gather_targets
 from keras_transfer.data.pipeline import evaluation_batches
-from keras_transfer.feature_arrays import FeatureCache, Leaf
+from keras_transfer.feature_arrays import FeatureCache, Leaf, write_stream
 from keras_transfer.feature_cache import missing_batches
 from keras_transfer.feature_store import CACHE_FORMAT, Store, hold, release, seconds_to_read
 from keras_transfer.tasks.base import Examples
 
 BATCH = 32
 PROBE_BATCHES = 2
-SECONDS_BETWEEN_MARKS = 5.0
 FIXED_SECONDS = 2.0
 """Below this gain the files are not worth their place; tracing the pass takes about half of it."""
 SLOWEST_LOAD = 0.05
@@ -62,6 +61,8 @@ def why_not(examples: Examples) -> str:
     """Why these examples cannot be kept; "" if they can."""
     if examples.lengths is not None or examples.load_batch is not None:
         return "they are tokens already, in memory"
+    if examples.decoded:
+        return "they are decoded already"
     return "" if examples.key else "they have no key"
 
 
@@ -144,30 +145,19 @@ def _fill(
     examples: Examples, store: Store, key: str, progress: Callable[[int], None] | None, describe: str
 ) -> FeatureCache:
     """Writes the rows that are missing."""
-    cache = store.open(key, len(examples))
-    waiting: list[np.ndarray] = []
-    done, marked = int(cache.done.sum()) if cache is not None else 0, time.monotonic()
-    try:
-        for batch, rows, kept in missing_batches(examples, cache, BATCH):
+    found, loaded = store.open(key, len(examples)), None
+
+    def pieces() -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        nonlocal loaded
+        for batch, rows, kept in missing_batches(examples, found, BATCH):
             loaded = _kept(examples, batch)
-            values = [value.numpy() for value in tf.nest.flatten(loaded)]
-            if cache is None:
-                leaves = [Leaf(value.shape[1:], value.dtype.name) for value in values]
-                cache = store.create(key, len(examples), leaves, loaded, describe=describe)
-            for name, value in zip(tf.nest.flatten(cache.template), values, strict=True):
-                cache.write(name, rows, value[kept])
-            waiting.append(rows)
-            done += len(rows)
-            if progress:
-                progress(done)
-            if time.monotonic() - marked > SECONDS_BETWEEN_MARKS:
-                cache.mark(np.concatenate(waiting))
-                waiting, marked = [], time.monotonic()
-    finally:
-        if cache is not None and waiting:
-            cache.mark(np.concatenate(waiting))
-    assert cache is not None
-    return cache
+            yield rows, [value.numpy()[kept] for value in tf.nest.flatten(loaded)]
+
+    def create(values: Sequence[np.ndarray]) -> FeatureCache:
+        leaves = [Leaf(value.shape[1:], value.dtype.name) for value in values]
+        return store.create(key, len(examples), leaves, loaded, describe=describe)
+
+    return write_stream(found, pieces(), create, progress)
 
 
 def _kept(examples: Examples, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+SECONDS_BETWEEN_MARKS = 5.0
 HALF_LIMIT = int(np.finfo(np.float16).max)
 
 
@@ -104,6 +106,42 @@ class FeatureCache:
             array.flush()  # type: ignore[attr-defined]
         self.done[index] = True
         self.done.flush()  # type: ignore[attr-defined]
+
+
+def write_stream(
+    cache: FeatureCache | None,
+    pieces: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]],
+    create: Callable[[Sequence[np.ndarray]], FeatureCache],
+    progress: Callable[[int], None] | None = None,
+) -> FeatureCache:
+    """Writes rows as they come, and marks them every few seconds and at the end, also where that is an error.
+
+    Args:
+        cache: what is there already; None: `create` makes it from the first values.
+        pieces: numbers of examples, and the values of every array for them, [B, …] in the order of the arrays.
+        create: called at most once.
+        progress: called with the number of examples done.
+    """
+    waiting: list[np.ndarray] = []
+    done, marked = int(cache.done.sum()) if cache is not None else 0, time.monotonic()
+    try:
+        for rows, values in pieces:
+            if cache is None:
+                cache = create(values)
+            for name, value in zip(cache.arrays, values, strict=True):
+                cache.write(name, rows, value)
+            waiting.append(rows)
+            done += len(rows)
+            if progress:
+                progress(done)
+            if time.monotonic() - marked > SECONDS_BETWEEN_MARKS:
+                cache.mark(np.concatenate(waiting))
+                waiting, marked = [], time.monotonic()
+    finally:
+        if cache is not None and waiting:
+            cache.mark(np.concatenate(waiting))
+    assert cache is not None
+    return cache
 
 
 def _wide(values: np.ndarray) -> np.ndarray:

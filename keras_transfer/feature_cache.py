@@ -9,8 +9,7 @@ base once, and train a new model on the output).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,14 @@ import tensorflow as tf
 
 from keras_transfer.cached_examples import CachedExamples, gather_targets
 from keras_transfer.data.pipeline import evaluation_batches, training_batches, unwrap
+from keras_transfer.feature_arrays import FeatureCache, Leaf, write_stream
 from keras_transfer.feature_key import View, identity
-from keras_transfer.feature_store import CacheTooLarge, FeatureCache, Leaf, Store, hold, release
+from keras_transfer.feature_store import CacheTooLarge, Store, hold, release
 from keras_transfer.folding import numeric_part
 from keras_transfer.tasks.base import Examples
 
 __all__ = ["CacheTooLarge", "CachedExamples", "FeatureCache", "View", "bytes_of_example", "compute", "gather_targets"]
 
-SECONDS_BETWEEN_MARKS = 5.0
 FOLD_FROM = 1_000
 """Examples from which constants are folded: that takes some 1.5 s, and then saves about a fifth of the pass."""
 
@@ -167,41 +166,30 @@ def _fill(
         return cache
     done = int(cache.done.sum()) if cache is not None else 0
     encode = traced(fold=len(examples) - done >= FOLD_FROM)
-    waiting: list[np.ndarray] = []
-    marked = time.monotonic()
-    try:
+    names: list[str] = []
+
+    def pieces() -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         for batch, rows, kept in missing_batches(examples, cache, batch_size, view):
-            features = encode(unwrap(batch["inputs"]))
-            values = [_plain(value) for value in tf.nest.flatten(features)]
-            targets = {name: _plain(value) for name, value in batch["targets"].items()} if view else {}
-            if cache is None:
-                symbolic = tf.nest.flatten(encoder.output)
-                pairs = zip(symbolic, values, strict=True)
-                leaves = [_leaf(*pair, examples.lengths is not None, precision) for pair in pairs]
-                cache = store.create(
-                    key,
-                    len(examples),
-                    leaves,
-                    features,
-                    targets={name: Leaf(value.shape[1:], value.dtype.name) for name, value in targets.items()},
-                    lengths=examples.lengths,
-                    describe=describe,
-                )
-            names = [*tf.nest.flatten(cache.template), *(cache.targets[name] for name in targets)]
-            for name, value in zip(names, [*values, *targets.values()], strict=True):
-                cache.write(name, rows, value[kept])
-            waiting.append(rows)
-            done += len(rows)
-            if progress:
-                progress(done)
-            if time.monotonic() - marked > SECONDS_BETWEEN_MARKS:
-                cache.mark(np.concatenate(waiting))
-                waiting, marked = [], time.monotonic()
-    finally:
-        if cache is not None and waiting:
-            cache.mark(np.concatenate(waiting))
-    assert cache is not None
-    return cache
+            targets = batch["targets"] if view else {}
+            names[:] = targets
+            values = [*tf.nest.flatten(encode(unwrap(batch["inputs"]))), *targets.values()]
+            yield rows, [_plain(value)[kept] for value in values]
+
+    def create(values: Sequence[np.ndarray]) -> FeatureCache:
+        symbolic = tf.nest.flatten(encoder.output)
+        features, targets = values[: len(symbolic)], values[len(symbolic) :]
+        pairs = zip(symbolic, features, strict=True)
+        return store.create(
+            key,
+            len(examples),
+            [_leaf(*pair, examples.lengths is not None, precision) for pair in pairs],
+            encoder.output,
+            targets={name: Leaf(value.shape[1:], value.dtype.name) for name, value in zip(names, targets, strict=True)},
+            lengths=examples.lengths,
+            describe=describe,
+        )
+
+    return write_stream(cache, pieces(), create, progress)
 
 
 def missing_batches(

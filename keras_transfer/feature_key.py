@@ -48,12 +48,12 @@ def identity(encoder: keras.Model, examples: Examples, view: View | None = None,
     if view is not None:
         for name, values in sorted((examples.targets or {}).items()):
             digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
-    digest.update(_architecture(encoder).encode())
+    digest.update(architecture(encoder).encode())
     digest.update(fingerprint(encoder).encode())
     return digest.hexdigest()
 
 
-def _architecture(encoder: keras.Model) -> str:
+def architecture(encoder: keras.Model) -> str:
     """Layers with their settings and connections, whatever Keras called them in this process."""
     try:
         config = encoder.get_config()

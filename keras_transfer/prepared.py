@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keras_transfer import backbones, freezing
+from keras_transfer import backbones, freezing, recipe_faults
 from keras_transfer import recipe as recipes
 from keras_transfer.data import checks, forms, sources, splits
 from keras_transfer.data.findings import Raw
@@ -49,7 +49,7 @@ def recipe_of(
         source, records = sources.from_datasets(given, label_names=label_names)
         recipe = recipes.override(Recipe(), {"data.source": source})
     recipe = recipes.override(recipe, overrides)
-    recipes.check(recipe)
+    recipe_faults.check(recipe)
     if recipe.task:
         try:
             get_task(recipe.task)

@@ -23,7 +23,7 @@ from fastai.vision.all import (
     vision_learner,
 )
 
-ARCHITECTURE, EPSILON = "efficientnet_lite0", 1e-3
+ARCHITECTURE, EPSILON = "tf_efficientnet_lite0", 1e-3
 """With these weights and this epsilon in its BatchNorm, timm's network has our features to 1e-5."""
 SIDE = 96
 

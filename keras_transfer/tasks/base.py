@@ -53,6 +53,8 @@ class Examples:
     used where nothing is augmented."""
     augment_batch: Callable[[Tensors, Tensors, tf.Tensor], tuple[Tensors, Tensors]] | None = None
     """Traced: (inputs [B, …], targets [B, …], int32 [B, 2] seeds) -> a mixed batch (MixUp, CutMix, Mosaic)."""
+    decoded: bool = False
+    """Whether `load` reads pictures that are decoded already, as tiles of a photo do."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -147,6 +147,7 @@ class ObjectDetection:
             ],
             key=hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
             augment=source.augment if augmented else None,
+            decoded=tiling is not None,
         )
 
     def build_head(self, feature_spec: Any, labels: Labels, recipe: Recipe) -> keras.Model:

@@ -233,18 +233,8 @@ class QuestionAnswering:
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], labels: Labels
     ) -> Labels:
         """The threshold of no answer with the best exact match on validation, where a question has none."""
-        answerable = [bool(reference["answers"]) for reference in references]
-        if not predictions or all(answerable):
-            return labels
-        always = labels.with_thresholds([spans.ALWAYS])
-        best = [answering.answer_of(prediction, always) for prediction in predictions]
-        correct = [
-            metrics.score_one(answer["answer"], reference["answers"])[0]
-            for answer, reference in zip(best, references, strict=True)
-        ]
-        spoken = [bool(metrics.normalise(answer["answer"])) for answer in best]
-        differences = [-answering.margin_of(prediction) for prediction in predictions]
-        return labels.with_thresholds([metrics.choose_no_answer_threshold(differences, correct, answerable, spoken)[0]])
+        chosen = answering.threshold_for(predictions, references)
+        return labels if chosen is None else labels.with_thresholds([chosen])
 
     def serving(
         self, numeric: Callable[[Any], Any], labels: Labels, recipe: Recipe, backbone: Backbone | None = None

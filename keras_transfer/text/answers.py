@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.labels import Labels
+from keras_transfer.metrics import spans as metrics
 from keras_transfer.text import offsets, spans
 from keras_transfer.text.windows import WindowTable
 
@@ -52,6 +53,21 @@ def answer_of(prediction: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     best = prediction["candidates"][0]
     text = prediction["context"][best["start"] : best["end"]]
     return {"answer": text, "start": best["start"], "end": best["end"], "score": float(np.exp(best["log_probability"]))}
+
+
+def threshold_for(predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]) -> float | None:
+    """The threshold of no answer with the best exact match; None where every question has an answer."""
+    answerable = [bool(reference["answers"]) for reference in references]
+    if not predictions or all(answerable):
+        return None
+    always = Labels((), "none", (spans.ALWAYS,))
+    best = [answer_of(prediction, always)["answer"] for prediction in predictions]
+    correct = [
+        metrics.score_one(answer, reference["answers"])[0] for answer, reference in zip(best, references, strict=True)
+    ]
+    spoken = [bool(metrics.normalise(answer)) for answer in best]
+    differences = [-margin_of(prediction) for prediction in predictions]
+    return metrics.choose_no_answer_threshold(differences, correct, answerable, spoken)[0]
 
 
 def certain(prediction: Mapping[str, Any], labels: Labels) -> bool:

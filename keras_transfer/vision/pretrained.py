@@ -97,17 +97,42 @@ def _automatic(operation: keras.Operation) -> tuple[str, int] | None:
     return (match[1], int(match[2] or 0)) if match else None
 
 
-def efficientnet_lite0(preset: Path | None) -> keras.Model:
-    """EfficientNet-Lite0 from its preset folder, or with random weights and without any file."""
+def efficientnet_lite0(preset: Path | None, image_size: int) -> keras.Model:
+    """EfficientNet-Lite0 from its preset folder, or with random weights and without any file.
+
+    Args:
+        preset: the sample's folder in timm's form, or None.
+        image_size: side of the square input in pixels.
+    """
     import keras_hub
 
     build = keras_hub.models.EfficientNetBackbone.from_preset
     if preset is not None:
-        return build(str(preset), batch_norm_epsilon=LITE_EPSILON, name="efficientnet_lite0")
-    with tempfile.TemporaryDirectory() as folder:
-        config = {"architecture": "efficientnet_lite0", "num_classes": 1000, "pretrained_cfg": {}}
-        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        return build(folder, load_weights=False, batch_norm_epsilon=LITE_EPSILON, name="efficientnet_lite0")
+        model = build(str(preset), batch_norm_epsilon=LITE_EPSILON, name="efficientnet_lite0")
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            config = {"architecture": "efficientnet_lite0", "num_classes": 1000, "pretrained_cfg": {}}
+            (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+            model = build(folder, load_weights=False, batch_norm_epsilon=LITE_EPSILON, name="efficientnet_lite0")
+    _pad_as_tensorflow(model, image_size)
+    # A plain functional model: keras_hub's class would be read back with its own padding.
+    return with_fresh_names(keras.Model(model.inputs[0], model.outputs[0], name=model.name))
+
+
+def _pad_as_tensorflow(model: keras.Model, side: int) -> None:
+    """Pads each convolution as TensorFlow's SAME does for an input of that side.
+
+    The published weights were trained so: at stride 2 an even side gets one pixel less on the left and at the top.
+    keras_hub pads all four sides alike, as timm's own networks do; the features then classify 1 to 2 points worse.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.ZeroPadding2D):
+            convolution = model.get_layer(layer.name.removesuffix("_pad"))
+            stride, kernel = convolution.strides[0], convolution.kernel_size[0]
+            after = -(-side // stride)
+            total = max((after - 1) * stride + kernel - side, 0)
+            layer.padding = ((total // 2, total - total // 2),) * 2
+            side = after
 
 
 def is_preset(name: str) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from keras_transfer import backbones
+from keras_transfer import backbones, feature_key
 from keras_transfer.backbones import Backbone, InferenceMode
 from keras_transfer.recipe import BackboneSpec
 from keras_transfer.vision import blocks as graph
@@ -179,7 +180,7 @@ def test_sample_weights():
     assert backbone.origin.licence == "Apache-2.0" and backbone.image_size == 224
     again = backbones.load(BackboneSpec(name="sample:efficientnet_lite0", weights="none"))
     assert [w.path for w in again.model.weights] == [w.path for w in backbone.model.weights]
-    assert backbone.model.get_config() == {**again.model.get_config(), "name": backbone.model.name}
+    assert feature_key.architecture(again.model) == feature_key.architecture(backbone.model)
     assert again.blocks == backbone.blocks
 
 
@@ -187,6 +188,23 @@ def test_sample_weights():
 def test_images_that_are_too_small(name: str, size: int):
     with pytest.raises(ValueError, match=rf"backbone.image_size: .*at least {size + 1} pixels. Received: {size}"):
         load(name, image_size=size)
+
+
+@pytest.mark.parametrize("side", [96, 100])
+def test_efficientnet_lite_pads_as_the_tensorflow_that_trained_it(side: int, tmp_path: Path):
+    load("efficientnet_lite0", image_size=side).model.save(tmp_path / "lite.keras")
+    model = keras.saving.load_model(tmp_path / "lite.keras")
+    random, strided = np.random.default_rng(0), 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.ZeroPadding2D):
+            convolution = model.get_layer(layer.name.removesuffix("_pad"))
+            strides = [1, *convolution.strides, 1]
+            by = tf.nn.conv2d if convolution.name == "stem_conv" else tf.nn.depthwise_conv2d
+            x = random.normal(size=(1, side, side, convolution.kernel.shape[2])).astype("float32")
+            expected = by(x, convolution.kernel, strides, "SAME")
+            np.testing.assert_allclose(convolution(layer(x)), expected, rtol=0, atol=1e-4)
+            side, strided = expected.shape[1], strided + (strides[1] == 2)
+    assert strided == 5
 
 
 # Features

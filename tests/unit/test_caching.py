@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_feature_cache import encoder, examples
 
-from keras_transfer import caching
+from keras_transfer import caching, recipe_faults
 from keras_transfer import recipe as recipes
 from keras_transfer.feature_store import Store
 from keras_transfer.progress import Log
@@ -38,9 +38,9 @@ def heard() -> tuple[Log, list[str]]:
     ],
 )
 def test_a_recipe_whose_noise_cannot_apply_is_refused(changes, received):
-    recipes.check(NOISY)
+    recipe_faults.check(NOISY)
     with pytest.raises(RecipeError, match=received) as caught:
-        recipes.check(recipes.override(NOISY, changes))
+        recipe_faults.check(recipes.override(NOISY, changes))
     assert len(caught.value.faults) == 1
 
 

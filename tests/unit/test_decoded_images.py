@@ -93,9 +93,9 @@ import os, sys
 sys.path[:0] = sys.argv[2:4]
 from pathlib import Path
 from test_decoded_images import photos
-from keras_transfer import decoded_images
+from keras_transfer import decoded_images, feature_arrays
 decoded_images.BATCH = 4
-decoded_images.SECONDS_BETWEEN_MARKS = 0.0
+feature_arrays.SECONDS_BETWEEN_MARKS = 0.0
 folder = Path(sys.argv[1])
 decoded_images.keep(photos(folder / "photos"), directory=folder / "features",
                     progress=lambda done: os.kill(os.getpid(), 9) if done >= 8 else None)
@@ -135,6 +135,7 @@ def test_tokens_and_open_shapes_are_left_as_they_are():
     assert decoded_images.why_not(live) == ""
     assert "tokens" in decoded_images.why_not(replace(live, lengths=np.ones(COUNT, np.int32)))
     assert "key" in decoded_images.why_not(replace(live, key=""))
+    assert "decoded" in decoded_images.why_not(replace(live, decoded=True))
 
     def ragged(index):
         boxes = tf.ensure_shape(tf.zeros([1 + tf.cast(0 * index, tf.int32), 4]), [None, 4])

@@ -14,6 +14,7 @@ from conftest import draw_photo
 from PIL import Image
 
 from keras_transfer import recipe as recipes
+from keras_transfer import recipe_faults
 from keras_transfer.data import checks, mask_files, sources, splits
 from keras_transfer.data.findings import Finding, Raw
 from keras_transfer.recipe import DataSpec
@@ -125,7 +126,7 @@ def test_no_ignore_index(tmp_path):
 def test_an_ignore_index_that_no_mask_can_hold_is_refused():
     changed = recipes.override(recipes.Recipe(), {"data.source": "x", "data.ignore_index": 256})
     with pytest.raises(recipes.RecipeError, match="data.ignore_index: expected 0 to 255, or -1"):
-        recipes.check(changed)
+        recipe_faults.check(changed)
 
 
 def test_values_with_gaps_are_named_by_value(tmp_path):

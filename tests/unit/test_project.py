@@ -24,7 +24,9 @@ PACKAGE = ROOT / "keras_transfer"
 
 # Lowest first. A module imports modules of its own level or below, never above, and never in a circle.
 LADDER = (
+    {"named_fields"},
     {"recipe"},
+    {"recipe_faults"},
     {"labels", "metrics", "solvers", "vision", "text", "torch_file", "progress", "silence", "inference_mode"},
     {"samples"},
     {"data", "devices", "schedules", "weights", "backbone", "backbones"},

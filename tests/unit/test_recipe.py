@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keras_transfer.recipe import Phase, Recipe, RecipeError, check, override
+from keras_transfer.recipe import Phase, Recipe, RecipeError, override
+from keras_transfer.recipe_faults import check
 
 
 def test_nested_and_dotted_overrides_are_the_same():
