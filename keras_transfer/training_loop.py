@@ -87,6 +87,7 @@ def train_phase(
     paces: Mapping[str, float] | None = None,
     watch: Watch | None = None,
     xla: bool = False,
+    untrained: bool = False,
 ) -> History:
     """Trains the model's trainable variables; on return it holds the weights of the best epoch.
 
@@ -101,6 +102,7 @@ def train_phase(
         paces: share of the learning rate by variable path.
         watch: progress and state keeping.
         xla: compile the step by XLA; one device only.
+        untrained: the head's weights are still random, so that scores from before the first epoch would say nothing.
 
     Raises:
         TrainingError: frozen variables changed.
@@ -125,7 +127,7 @@ def train_phase(
             first = _restore(watch.restored, model, optimizer, keeper, history)
             if validate is not None and phase.patience and first - 1 - keeper.epoch >= phase.patience:
                 first, history.stopped = epochs + 1, "patience"
-        elif validate is not None:
+        elif validate is not None and not untrained:
             row = {"epoch": 0, **_prefixed(validate())}
             history.epochs.append(row)
             keeper.offer(row)

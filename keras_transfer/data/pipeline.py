@@ -178,6 +178,8 @@ def _load(
         tf.TensorSpec((), tf.int32),
     )
     dataset = tf.data.Dataset.from_generator(plans, output_signature=signature)
+    # What tasks load and augment with is plain TensorFlow; converting it recursively would only slow the tracing.
+    plain = tf.autograph.experimental.do_not_convert
     load_batch = getattr(examples, "load_batch", None)
     load_view = getattr(examples, "load_view", None)  # of cached features, which may hold a view an epoch
     one = examples.augment if augment else None
@@ -199,6 +201,7 @@ def _load(
 
     if (load_batch is not None or load_view is not None) and one is None and mix is None:
 
+        @plain
         def load_at_once(index: tf.Tensor, real: tf.Tensor, epoch: tf.Tensor, length: tf.Tensor) -> dict[str, Any]:
             if load_view is not None:
                 inputs, targets = load_view(index, length, epoch)
@@ -209,6 +212,7 @@ def _load(
 
         return dataset.map(load_at_once, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
+    @plain
     def load_one(index: tf.Tensor, real: tf.Tensor, epoch: tf.Tensor, length: tf.Tensor) -> dict[str, Any]:
         inputs, targets = examples.load(index)
         if examples.lengths is not None:
@@ -217,10 +221,12 @@ def _load(
             inputs, targets = one(inputs, targets, seeds_of(index, epoch))
         return {"inputs": inputs, "targets": targets, "index": index, "real": real, "epoch": epoch}
 
+    @plain
     def rows(index: tf.Tensor, real: tf.Tensor, epoch: tf.Tensor, length: tf.Tensor) -> tf.data.Dataset:
         fill = [tf.fill((batch_size,), value) for value in (epoch, length)]
         return tf.data.Dataset.from_tensor_slices((index, real, *fill))
 
+    @plain
     def finish(batch: dict[str, Any]) -> dict[str, Any]:
         inputs, targets, index = batch["inputs"], batch["targets"], batch["index"]
         if mix is not None:

@@ -37,7 +37,8 @@ LEAST_SPREAD = 0.5
 """The same in cells, at least: an object of two cells still has warm neighbours."""
 NEAR = 0.3
 """Heat from which a cell learns the sides of the object."""
-BOX_WEIGHT = 2.0
+BOX_WEIGHT = 5.0
+"""TTFNet's. With 2, boxes on `trees_boxes` were drawn towards the mean size, and half of the found trees missed by it."""
 FOCUS, TOLERANCE = 2.0, 4.0
 """CenterNet's exponents: how much less the easy cells count, and how much less the cells near a middle."""
 LARGEST_LOG = 6.0

@@ -6,7 +6,8 @@ TensorFlow's decoder is the only one. JPEG is decoded with the accurate DCT, whi
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import functools
+from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
@@ -77,6 +78,18 @@ def load_with_size(data: tf.Tensor, size: int, how: How) -> tuple[tf.Tensor, tf.
         float32 [size, size, 3], RGB, 0-255; and int32 [2], the height and width of the upright image in pixels.
     """
     _check(size, how)
+    return _loader(size, how)(data)
+
+
+@functools.cache
+def _loader(size: int, how: How) -> Any:
+    """`load_with_size` for one target, traced once: a graph of some 1,000 operations, which many pipelines want."""
+    return tf.function(
+        lambda data: _load_with_size(data, size, how), input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+    )
+
+
+def _load_with_size(data: tf.Tensor, size: int, how: How) -> tuple[tf.Tensor, tf.Tensor]:
     is_jpeg = encoded.starts_with(data, encoded.JPEG_MAGIC)
     jpeg_sides = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(data)[:2], lambda: tf.zeros([2], tf.int32))
     step = tf.where(is_jpeg, _decode_step(jpeg_sides, size, how), 0)
