@@ -17,7 +17,7 @@ recipe = Recipe(
     name="trees_detection_efficientnet_lite",
     task="object_detection",
     # Seen from above, a tree has no upper side.
-    data=DataSpec(source="sample:trees_boxes", batch_size=8, augment="flip,flip_vertical,color:0.2"),
+    data=DataSpec(source="sample:trees_boxes", batch_size=8, augment="flip,flip_vertical,color:0.5"),
     backbone=BackboneSpec(name="efficientnet_lite0", image_size=256),
     head=Phase(epochs=1, learning_rate=1e-3, clip_norm=5.0),
     fine_tune=Phase(epochs=8, learning_rate=1e-3, trainable="all", clip_norm=5.0),

@@ -39,8 +39,8 @@ class ObjectDetection:
     Options, each decided from the training images where it is absent: `tile_scale` (0: every image is fitted to the
     input whole; above: images are looked at in tiles, a pixel of the image taking so many pixels of a tile),
     `tile_overlap` (what neighbouring tiles share, in pixels of a tile), `stride` (4 or 8, of the map that answers),
-    `typical_side` (of an object in the input, in pixels, where learning starts), `scale_jitter` (the largest random
-    change of scale in training, as a share).
+    `typical_side` (of an object in the input, in pixels, where learning starts), `typical_objects` (of an input, by
+    which the loss is divided), `scale_jitter` (the largest random change of scale in training, as a share).
     """
 
     name: str = "object_detection"
@@ -159,7 +159,8 @@ class ObjectDetection:
         self, labels: Labels, recipe: Recipe, class_weights: np.ndarray | None
     ) -> Callable[[Tensors, Any], tf.Tensor]:
         """The focal loss of the heat and the GIoU loss of the sides."""
-        return lambda targets, outputs: detector.loss(targets, outputs, recipe.backbone.image_size)
+        side, objects = recipe.backbone.image_size, box_plan.from_options(recipe.options).typical_objects
+        return lambda targets, outputs: detector.loss(targets, outputs, side, objects)
 
     def class_weights(self, examples: Examples, labels: Labels, recipe: Recipe) -> np.ndarray | None:
         """None: the focal loss already turns to what is rare."""

@@ -41,6 +41,8 @@ class BoxPlan:
     """Of the map that answers, in pixels of the input."""
     typical_side: float = 40.0
     """Of an object, in pixels of the input."""
+    typical_objects: float = 1.0
+    """In an input, on average: what the loss is divided by, so that each object weighs the same."""
     scale_jitter: float = SCALE_JITTER
     """The largest random change of scale in training, as a share."""
 
@@ -83,6 +85,7 @@ def from_options(options: Mapping[str, Any]) -> BoxPlan:
         tile_overlap=int(_number(options, "tile_overlap", defaults.tile_overlap, 0, 1 << 14)),
         stride=int(_number(options, "stride", defaults.stride, 4, 32)),
         typical_side=_number(options, "typical_side", defaults.typical_side, 1, 1 << 14),
+        typical_objects=_number(options, "typical_objects", defaults.typical_objects, 1e-3, 1 << 14),
         scale_jitter=_number(options, "scale_jitter", defaults.scale_jitter, 0, 3),
     )
 
@@ -118,6 +121,9 @@ def plan(
         tile_overlap=given.tile_overlap if "tile_overlap" in options else overlap,
         stride=given.stride if "stride" in options else 4 if seen < FINE_BELOW else 8,
         typical_side=given.typical_side if "typical_side" in options else round(max(seen, 1.0), 1),
+        typical_objects=given.typical_objects
+        if "typical_objects" in options
+        else _objects(sizes, len(typical), side, scale),
         scale_jitter=given.scale_jitter,
     )
 
@@ -137,6 +143,14 @@ def _tile_scale(typical: np.ndarray, longest: np.ndarray, shrink: np.ndarray, si
     if scale * largest_image < 2 * side:
         return 0.0
     return float(f"{scale:.2g}")
+
+
+def _objects(sizes: Sequence[tuple[int, int]], objects: int, side: int, scale: float) -> float:
+    """How many objects an input shows on average."""
+    reach = side / scale if scale else float("inf")
+    shown = float(np.mean([min(height, reach) * min(width, reach) for height, width in sizes]))
+    area = sum(height * width for height, width in sizes)
+    return float(f"{max(objects * shown / area, 0.1):.3g}")
 
 
 def _number(options: Mapping[str, Any], name: str, default: float, least: float, most: float) -> float:

@@ -38,7 +38,7 @@ LEAST_SPREAD = 0.5
 NEAR = 0.3
 """Heat from which a cell learns the sides of the object."""
 BOX_WEIGHT = 5.0
-"""TTFNet's. With 2, boxes on `trees_boxes` were drawn towards the mean size, and half of the found trees missed by it."""
+"""TTFNet's. With 2, boxes on `trees_boxes` were drawn towards the mean size, and half of the found trees missed."""
 FOCUS, TOLERANCE = 2.0, 4.0
 """CenterNet's exponents: how much less the easy cells count, and how much less the cells near a middle."""
 LARGEST_LOG = 6.0
@@ -110,14 +110,21 @@ def stride_of(side: int, cells: int) -> int:
     return 2 ** round(math.log2(side / cells))
 
 
-def loss(targets: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor], side: int) -> tf.Tensor:
+def loss(
+    targets: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor], side: int, typical_objects: float = 1.0
+) -> tf.Tensor:
     """CenterNet's focal loss of the heat plus `BOX_WEIGHT` times the GIoU loss of the sides, of each example.
+
+    Both are of all objects together, divided by how many an example usually has: each object then weighs the same, as
+    where a batch is divided by its objects. Divided by its own number, a crowded example counted no more than an empty
+    one, of which tiles of a photo have many.
 
     Args:
         targets: `boxes` float32 [B, M, 4] in pixels of the input; `classes` int32 [B, M], `PADDED` where there is no
             box, `IGNORED` where nothing is punished.
         outputs: of the head, any float type.
         side: of the input in pixels.
+        typical_objects: of an example, on average over the training examples.
 
     Returns:
         float32 [B].
@@ -134,7 +141,7 @@ def loss(targets: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor], sid
     near = near_y[..., :, tf.newaxis] * near_x[..., tf.newaxis, :] * real[..., tf.newaxis, tf.newaxis]
     total = _heat_loss(heat, _by_class(near, of_class, classes), _ignored(boxes, of_class, rows, columns, stride))
     objects = tf.reduce_sum(real, 1)
-    return total / tf.maximum(objects, 1.0) + BOX_WEIGHT * _sides_loss(sides, boxes, near, stride)
+    return (total + BOX_WEIGHT * objects * _sides_loss(sides, boxes, near, stride)) / typical_objects
 
 
 def _bell(middle: tf.Tensor, size: tf.Tensor, cells: int) -> tf.Tensor:

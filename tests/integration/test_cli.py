@@ -44,8 +44,8 @@ def test_fit_prints_one_json_object(fitted, folder):
     assert set(found) >= {
         "run", "saved_model", "task", "backbone", "trainable", "metrics", "metrics_by_split", "seconds"
     }  # fmt: skip
-    assert (found["task"], found["backbone"]) == ("image_classification", "mobilenet_v2")
-    assert found["trainable"]["head"] == 1280 * 3 + 3
+    assert (found["task"], found["backbone"]) == ("image_classification", "mobilenet")
+    assert found["trainable"]["head"] == 1024 * 3 + 3
     assert found["trainable"]["fine_tune"] > found["trainable"]["head"]
     assert found["metrics"] == found["metrics_by_split"]["test"]
     assert {"accuracy", "macro_f1"} <= set(found["metrics"])
@@ -144,7 +144,7 @@ def test_an_earlier_run_is_a_backbone_for_new_classes(fitted, folder):
     words = ["fit", "shapes", "--backbone.name", f"run:{fitted.json['run']}", *NO_FINE_TUNING, *UNPUBLISHED, "--json"]
     done = run_here(words, folder)
     assert done.status == 0, done.err
-    assert done.json["trainable"] == {"head": 1280 * 2 + 2, "fine_tune": 0}
+    assert done.json["trainable"] == {"head": 1024 * 2 + 2, "fine_tune": 0}
     assert done.json["saved_model"] is None
 
 
@@ -155,7 +155,7 @@ def test_a_recipe_file_is_its_script(folder):
 
         recipe = Recipe(
             data=DataSpec(source="photos"),
-            backbone=BackboneSpec(name="mobilenet_v2", weights="none", image_size=32),
+            backbone=BackboneSpec(name="mobilenet", weights="none", image_size=32),
             fine_tune=Phase(epochs=3, trainable="last:1"),
         )
 

@@ -17,7 +17,7 @@ from PIL import Image
 Box = tuple[int, int, int, int]
 
 FIT = (
-    *("--backbone.name", "mobilenet_v2", "--backbone.weights", "none", "--backbone.image_size", "64"),
+    *("--backbone.name", "mobilenet", "--backbone.weights", "none", "--backbone.image_size", "64"),
     *("--data.batch_size", "8", "--data.augment", "flip", "--head.epochs", "1", "--fine_tune.epochs", "2"),
 )
 

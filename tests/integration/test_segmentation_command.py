@@ -13,7 +13,7 @@ import tiny_scenes
 from cli_runs import Outcome, run_here, run_process
 from PIL import Image
 
-SMALL = ("--backbone.name", "mobilenet_v2", "--backbone.weights", "none", "--backbone.image_size", "64")
+SMALL = ("--backbone.name", "mobilenet", "--backbone.weights", "none", "--backbone.image_size", "64")
 CLASSES = ("background", *tiny_scenes.CLASSES)
 
 

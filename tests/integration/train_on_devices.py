@@ -22,7 +22,7 @@ def main(count: int, photos: str, out: str) -> None:
         seed=3,
         cache="off",
         data={"augment": "flip,crop:0.3,color:0.2,mixup:0.2", "batch_size": 10},
-        backbone={"name": "mobilenet_v2", "weights": "none", "image_size": 32},
+        backbone={"name": "mobilenet", "weights": "none", "image_size": 32},
         head={"epochs": 2, "solver": "gradient", "learning_rate": 1e-2},
         fine_tune={"epochs": 2, "trainable": "last:2", "learning_rate": 1e-3, "clip_norm": 0.01},
         devices={"strategy": "mirrored" if count > 1 else "one"},

@@ -201,10 +201,8 @@ def _fit(source: Path, preset: Path, length: int, **overrides: object):  # type:
     )
 
 
-# Of SentencePiece and of a decoder, one each is fast.
-FITTED = [
-    pytest.param(name, marks=[] if name in ("albert", "mistral") else [pytest.mark.slow], id=name) for name in WRITERS
-]
+# One of SentencePiece is fast; byte pairs and decoders are tried in test_text_classification.
+FITTED = [pytest.param(name, marks=[] if name == "albert" else [pytest.mark.slow], id=name) for name in WRITERS]
 
 
 @pytest.mark.parametrize("name", FITTED)
