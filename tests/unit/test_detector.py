@@ -109,6 +109,18 @@ def test_each_example_has_its_own_loss_whatever_it_is_batched_with():
     assert found == pytest.approx([loss(first, outputs), loss(second, outputs)], rel=1e-5)
 
 
+def test_each_object_weighs_the_same_however_many_its_picture_has():
+    nothing = {"heat": tf.zeros([1, 8, 8, 1]), "sides": tf.fill([1, 8, 8, 4], 10.0)}
+    # Far apart and alike, so that neither changes what the other costs.
+    one, two = [[8.0, 8, 24, 24]], [[8.0, 8, 24, 24], [40, 40, 56, 56]]
+    empty = loss(targets([], []), nothing)
+    assert loss(targets(two, [0, 0]), nothing) - empty == pytest.approx(
+        2 * (loss(targets(one, [0]), nothing) - empty), rel=1e-3
+    )
+    halved = float(detector.loss(targets(two, [0, 0]), nothing, SIDE, 2.0)[0])
+    assert halved == pytest.approx(loss(targets(two, [0, 0]), nothing) / 2)
+
+
 def test_half_precision_outputs_are_scored_in_full():
     outputs = {name: tf.cast(value, tf.bfloat16) for name, value in perfect_maps(BOXES, [0, 1, 1], 2).items()}
     found = detector.loss(targets(BOXES, [0, 1, 1]), outputs, SIDE)
