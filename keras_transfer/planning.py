@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from keras_transfer.feature_store import Store
 from keras_transfer.progress import Log
 from keras_transfer.recipe import Recipe
 from keras_transfer.samples import cache_folder
+from keras_transfer.tasks.base import Examples
 from keras_transfer.text import packing
 
 PROBE_BATCH, LARGE_PROBE = 8, 32
@@ -56,6 +58,7 @@ def estimate(
     encoder: keras.Model,
     model: keras.Model,
     backbone: Backbone | None = None,
+    examples: Mapping[str, Examples] | None = None,
 ) -> Plan:
     """Measures one small batch, and reckons the rest from it; good to a factor of about two.
 
@@ -65,14 +68,19 @@ def estimate(
         encoder: from raw inputs to features.
         model: the joined model.
         backbone: the encoder's; tells how long the texts are, and what is cached at the boundary.
+        examples: by split, where a record gives several (tiles of a photo, windows of a text).
     """
-    count = {name: len(part) for name, part in splits.named()}
+    records = {name: len(part) for name, part in splits.named()}
+    count = records | {name: len(part) for name, part in (examples or {}).items()}
     frozen = count["train"] + count["validation"]
     scored = sum(count.values()) - count["train"]
     tokens = _mean_tokens(recipe, splits, backbone)
     forward = _seconds_forward(encoder, _padded(recipe, tokens))
     seconds = FIXED_SECONDS + forward * scored
-    lines = [f"{name}: {number:,} examples" for name, number in count.items()]
+    lines = [
+        f"{name}: {number:,} examples" + (f" in {count[name]:,} inputs" if count[name] != number else "")
+        for name, number in records.items()
+    ]
     head, tune = recipe.head, recipe.fine_tune
     cached, live = 0.0, False
     augmented = recipe.data.augment not in ("none", "auto")
@@ -97,7 +105,8 @@ def estimate(
             live = live or tune.epochs > 1
         lines.append(f"fine_tune: {tune.trainable}, {tune.epochs} epochs at {tune.learning_rate:g}")
     decoded = 4.0 * 3 * recipe.backbone.image_size**2 * frozen
-    if live and not tokens and recipe.cache != "off" and decoded <= Store().budget():
+    decodes = not tokens and not (examples and examples["train"].decoded)
+    if live and decodes and recipe.cache != "off" and decoded <= Store().budget():
         cached += decoded
     copies = 3 + (4 if tune.epochs else 0)  # model, export with its check; checkpoints hold weights, best, two moments
     run_bytes = 4.0 * model.count_params() * copies

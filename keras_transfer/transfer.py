@@ -70,12 +70,12 @@ def fit(
         backbone = load_backbone(prepared, log)
         prepared = replace(prepared, recipe=_with_size(prepared, backbone, log))
         joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
-    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model, backbone)
+    examples = _examples(prepared, backbone)
+    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model, backbone, examples)
     planning.say(found, placed, log)
     run = _start_run(prepared, backbone, earlier, log)
     with _kept_on_failure(run, log):
         log.say(f"run {run.path}")
-        examples = {name: _examples(prepared, backbone, name) for name, part in prepared.splits.named() if part}
         two_phases.train(run, prepared, joined, examples, placed, clock, log)
         with clock.part("evaluate"):
             predictions = _evaluate(run, prepared, joined, examples, placed, log)
@@ -105,7 +105,8 @@ def plan(recipe_or_source: Any, *, log: Log | None = None, **overrides: Any) -> 
     backbone = backbones.load(replace(prepared.recipe.backbone, weights="none"))
     prepared = replace(prepared, recipe=_with_size(prepared, backbone, log))
     joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
-    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model, backbone)
+    examples = _examples(prepared, backbone)
+    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model, backbone, examples)
     planning.say(found, placed, log)
     return found
 
@@ -187,10 +188,14 @@ def _kept_on_failure(run: Run, log: Log) -> Iterator[None]:
         raise
 
 
-def _examples(prepared: Prepared, backbone: Backbone, split: str) -> Examples:
-    records = dict(prepared.splits.named())[split]
-    training = split == "train"
-    return prepared.task.examples(records, prepared.labels, backbone, prepared.recipe, training)
+def _examples(prepared: Prepared, backbone: Backbone) -> dict[str, Examples]:
+    """Of each split that has records."""
+    task, labels, recipe = prepared.task, prepared.labels, prepared.recipe
+    return {
+        name: task.examples(records, labels, backbone, recipe, training=name == "train")
+        for name, records in prepared.splits.named()
+        if records
+    }
 
 
 def _evaluate(
