@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,10 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+# As the command does: TensorFlow reads these once, at import, and then keeps its notes to itself.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
 
 from keras_transfer import Recipe, fit
 from keras_transfer.recipe import override

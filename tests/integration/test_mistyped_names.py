@@ -63,5 +63,5 @@ def test_all_mistyped_names_come_at_once(photos: Path) -> None:
 
 
 def test_a_name_that_is_right_is_no_fault(photos: Path) -> None:
-    done = run_here(["fit", photos, *SMALL, "--fine_tune.trainable", "from:block_12", "--dry-run"], photos.parent)
+    done = run_here(["fit", photos, *SMALL, "--fine_tune.trainable", "from:conv_pw_12", "--dry-run"], photos.parent)
     assert done.status == 1 and "the data was read" in done.err
