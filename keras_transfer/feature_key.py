@@ -65,7 +65,10 @@ def architecture(encoder: keras.Model) -> str:
         if isinstance(part, Mapping):
             name = part.get("name")
             if isinstance(name, str) and re.search(r"_\d+$", name):
-                names.setdefault(name, f"{re.sub(r'_[0-9]+$', '', name)}#{len(names)}")
+                plain_name = re.sub(r"_[0-9]+$", "", name)
+                # The first one made in a process has no number.
+                first = plain_name == "input_layer" and plain_name not in names.values()
+                names.setdefault(name, plain_name if first else f"{plain_name}#{len(names)}")
             for value in part.values():
                 collect(value)
         elif isinstance(part, list | tuple):

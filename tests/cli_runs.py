@@ -16,7 +16,7 @@ from typing import Any
 from keras_transfer import cli
 
 SMALL = ("--backbone.name", "mobilenet", "--backbone.weights", "none", "--backbone.image_size", "32")
-"""The smallest backbone, with random weights."""
+"""A backbone of few layers, which is traced quickly, with random weights."""
 UNPUBLISHED = ("--export.enabled", "false")
 NO_FINE_TUNING = ("--fine_tune.epochs", "0")
 

@@ -83,7 +83,7 @@ def load_with_size(data: tf.Tensor, size: int, how: How) -> tuple[tf.Tensor, tf.
 
 @functools.cache
 def _loader(size: int, how: How) -> Any:
-    """`load_with_size` for one target, traced once: a graph of some 1,000 operations, which many pipelines want."""
+    """`load_with_size` for one target, traced once: a graph of some 900 operations, which many pipelines want."""
     return tf.function(
         lambda data: _load_with_size(data, size, how), input_signature=[tf.TensorSpec([], tf.string)], autograph=False
     )

@@ -180,6 +180,9 @@ def test_sample_weights():
     assert backbone.origin.licence == "Apache-2.0" and backbone.image_size == 224
     again = backbones.load(BackboneSpec(name="sample:efficientnet_lite0", weights="none"))
     assert [w.path for w in again.model.weights] == [w.path for w in backbone.model.weights]
+    # Keras numbers input layers over the whole process.
+    configs = [[layer.get_config() for layer in one.model.layers[1:]] for one in (again, backbone)]
+    assert configs[0] == configs[1]
     assert feature_key.architecture(again.model) == feature_key.architecture(backbone.model)
     assert again.blocks == backbone.blocks
 

@@ -86,6 +86,14 @@ def test_the_best_epoch_is_restored_and_the_state_before_counts():
     assert history.best_epoch == 2
 
 
+def test_a_model_whose_head_is_random_is_not_scored_before():
+    model = line_model()
+    history = train_phase(
+        model, line_batches(), scores(model, [0.1, 0.3, 0.2, 0.2]), PHASE, squared, primary="score", untrained=True
+    )
+    assert [row["epoch"] for row in history.epochs] == [1, 2, 3, 4] and history.best_epoch == 2
+
+
 def test_patience_ends_the_phase():
     phase = Phase(epochs=10, learning_rate=0.01, patience=2)
     model = line_model()
