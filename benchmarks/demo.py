@@ -19,12 +19,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-# As the command does: TensorFlow reads these once, at import, and then keeps its notes to itself.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
-
-from keras_transfer import Recipe, fit
-from keras_transfer.recipe import override
+import keras_transfer
+from keras_transfer import silence
+from keras_transfer.recipe import Recipe, override
 from keras_transfer.recipe_file import load_recipe
 from keras_transfer.samples import data_folder
 
@@ -45,17 +42,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train the trees recipe beside two baselines.")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds; the range needs three")
     options = parser.parse_args()
+    # As the command does: TensorFlow's notes at its import are not for a person.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    silence.import_tensorflow()
     recipe = load_recipe(RECIPE)
     folder = data_folder("trees")
     rows: dict[str, list[dict[str, float]]] = {"majority class": [_majority(folder)]}
     seconds = []
     run: Any = None
     for seed in range(options.seeds):
-        run = fit(recipe, seed=seed)
+        run = keras_transfer.fit(recipe, seed=seed)
         seconds.append(run.seconds["total"])
         rows.setdefault("two phases, ImageNet weights", []).append(_accuracies(run))
     for seed in range(options.seeds):
-        scratch = fit(_from_scratch(recipe), seed=seed)
+        scratch = keras_transfer.fit(_from_scratch(recipe), seed=seed)
         rows.setdefault("the same network from random weights", []).append(_accuracies(scratch))
     print(f"\n{'accuracy':<40}{'test':>26}{'test_shifted (second photo)':>32}")
     for name, found in rows.items():
