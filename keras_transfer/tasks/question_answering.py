@@ -196,7 +196,7 @@ class QuestionAnswering:
             return []
         first, null = (np.array([about[name] for about in meta], np.int32) for name in ("first", "null"))
         count = np.array([len(about["starts"]) for about in meta], np.int32)
-        best = spans.best_in_batch(meta[0]["longest"], meta[0]["most"])
+        best = spans.best_in_batch(meta[0]["longest"], spans.SPARE * meta[0]["most"])
         found, nothing = best(tf.constant(outputs, tf.float32), first, count, null)
         return spans.candidates(spans.Spans(*(value.numpy() for value in found)), nothing.numpy(), meta)
 
@@ -262,7 +262,8 @@ class QuestionAnswering:
             found = windowing.graph(question, context)
             inputs = windowing.tokenizer.dense(found.ids, found.segments, names, width)
             count = tf.cast(found.starts.row_lengths(), tf.int32)
-            tokens, nothing = spans.best_in_chunks(numeric, inputs, found.first, count, found.null, longest, most)
+            places = found.first, count, found.null
+            tokens, nothing = spans.best_in_chunks(numeric, inputs, *places, longest, spans.SPARE * most)
             characters = spans.in_characters(tokens, found.first, found.starts, found.ends)
             best, least = spans.merge_windows(characters, nothing, found.record, tf.size(context), most)
             return answering.answer_tensors(best, least, context, threshold)

@@ -23,6 +23,8 @@ POSSIBLE = -1e8
 """Above it, a log-probability is of something that can be."""
 ALWAYS = 1e9
 """The threshold with which every question is answered."""
+SPARE = 3
+"""Spans of tokens taken for each answer that is wanted: several may be the same characters, or white space alone."""
 
 
 class Spans(NamedTuple):
@@ -187,10 +189,10 @@ def in_characters(spans: Spans, first: tf.Tensor, starts: tf.RaggedTensor, ends:
 def merge_windows(
     spans: Spans, nothing: tf.Tensor, record: tf.Tensor, records: tf.Tensor, most: int
 ) -> tuple[Spans, tf.Tensor]:
-    """The best spans of each question over its windows, those that two windows share once; `merge` in a graph.
+    """The best spans of each question over its windows, each only once; `merge` in a graph.
 
     Args:
-        spans: of windows, in characters.
+        spans: of windows, in characters, `SPARE` times as many as are wanted.
         nothing: float32 [W], the log-probability of "no answer".
         record: int32 [W], the number of each window's question, rising.
         records: int32 scalar, N.
@@ -200,19 +202,20 @@ def merge_windows(
         Spans [N, K], and the least log-probability of "no answer" over the windows, float32 [N].
     """
     fills: tuple[Any, ...] = (0, 0, IMPOSSIBLE, IMPOSSIBLE)
+    # No span of tokens is in more than two windows: of so many, `most` different ones remain.
+    ranks = 2 * SPARE * most
 
     def gathered(values: tf.Tensor, fill: Any) -> tf.Tensor:
         ragged = tf.RaggedTensor.from_value_rowids(values, tf.cast(record, tf.int64), tf.cast(records, tf.int64))
         dense = ragged.to_tensor(fill)
-        flat = tf.reshape(dense, [records, tf.shape(dense)[1] * most])
-        # No span is in more than two windows: of twice as many, `most` different ones remain.
-        return tf.pad(flat, [[0, 0], [0, 2 * most]], constant_values=fill)
+        flat = tf.reshape(dense, [records, tf.shape(dense)[1] * tf.shape(values)[1]])
+        return tf.pad(flat, [[0, 0], [0, ranks]], constant_values=fill)
 
     flat = Spans(*(gathered(values, fill) for values, fill in zip(spans, fills, strict=True)))
-    _, order = tf.math.top_k(flat.log_probability, 2 * most)
+    _, order = tf.math.top_k(flat.log_probability, ranks)
     ranked = Spans(*(tf.gather(values, order, batch_dims=1) for values in flat))
     same = (ranked.start[:, :, None] == ranked.start[:, None, :]) & (ranked.end[:, :, None] == ranked.end[:, None, :])
-    earlier = tf.linalg.band_part(tf.ones([2 * most, 2 * most], tf.int32), -1, 0) - tf.eye(2 * most, dtype=tf.int32)
+    earlier = tf.linalg.band_part(tf.ones([ranks, ranks], tf.int32), -1, 0) - tf.eye(ranks, dtype=tf.int32)
     again = tf.reduce_any(same & (earlier[None] > 0), axis=2)
     kept = ranked._replace(log_probability=tf.where(again, IMPOSSIBLE, ranked.log_probability))
     _, order = tf.math.top_k(kept.log_probability, most)
@@ -241,7 +244,8 @@ def candidates(spans: Spans, nothing: np.ndarray, meta: Sequence[Mapping[str, An
     Args:
         spans: of windows, in tokens.
         nothing: float32 [W], the log-probability of "no answer".
-        meta: of each window: `first`, `starts` and `ends` as `in_characters` takes them, and `context`.
+        meta: of each window: `first`, `starts` and `ends` as `in_characters` takes them, `most` (K, the answers
+            wanted of its question) and `context`.
 
     Returns:
         `candidates`: dictionaries of `start`, `end`, `log_probability`, `margin`, best first; `no_answer`: the
@@ -258,8 +262,6 @@ def candidates(spans: Spans, nothing: np.ndarray, meta: Sequence[Mapping[str, An
             if end > start:
                 numbers = {"log_probability": float(log_probability), "margin": float(margin)}
                 found.append({"start": start, "end": end, **numbers})
-        most = spans.start.shape[1]
-        rows.append(
-            {"candidates": found, "no_answer": float(nothing[number]), "most": most, "context": about["context"]}
-        )
+        about_all = {"most": about["most"], "context": about["context"]}
+        rows.append({"candidates": found, "no_answer": float(nothing[number]), **about_all})
     return rows

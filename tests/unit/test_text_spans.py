@@ -100,12 +100,12 @@ def windows_of(contexts: list[str], counts: list[int], most: int, seed: int = 1)
 @pytest.mark.parametrize("counts", [[1, 1, 1], [3, 1, 2], [1, 5, 1]])
 def test_windows_are_merged_alike_in_and_outside_a_graph(counts):
     contexts, most = ["abcdef"] * len(counts), 3
-    record, found, nothing = windows_of(contexts, counts, most)
+    record, found, nothing = windows_of(contexts, counts, spans.SPARE * most)
     merged, least = spans.merge_windows(
         spans.Spans(*(tf.constant(v) for v in found)), tf.constant(nothing), tf.constant(record), len(counts), most
     )
     places = np.arange(8, dtype=np.int32)
-    meta = {"first": 0, "starts": places, "ends": places, "context": "abcdef"}
+    meta = {"first": 0, "starts": places, "ends": places, "most": most, "context": "abcdef"}
     rows = spans.candidates(found, nothing, [meta] * len(record))
     for number in range(len(counts)):
         wanted = spans.merge([row for row, owner in zip(rows, record, strict=True) if owner == number])
@@ -117,6 +117,22 @@ def test_windows_are_merged_alike_in_and_outside_a_graph(counts):
         keys = [(c["start"], c["end"]) for c in wanted["candidates"]]
         assert len(set(keys)) == len(keys)
         assert float(least[number]) == wanted["no_answer"]
+
+
+def test_one_answer_in_several_tokens_takes_no_place_from_others():
+    """Bytes of one character are tokens of the same characters: of three spans asked for, none is lost to them."""
+    starts, ends = np.array([0, 0, 0, 2, 4], np.int32), np.array([1, 1, 1, 3, 5], np.int32)
+    logits = np.zeros((1, 6, 2), np.float32)
+    logits[0, 1:4] = 3.0
+    one = np.ones(1, np.int32)
+    found, nothing = spans.best_in_batch(1, spans.SPARE * 3)(logits, one, 5 * one, 0 * one)
+    meta = [{"first": 1, "starts": starts, "ends": ends, "most": 3, "context": "😀 b c"}]
+    outside = spans.merge(spans.candidates(spans.Spans(*(v.numpy() for v in found)), nothing.numpy(), meta))
+    assert [(each["start"], each["end"]) for each in outside["candidates"]] == [(0, 1), (2, 3), (4, 5)]
+    ragged = (tf.RaggedTensor.from_row_splits(values, [0, 5]) for values in (starts, ends))
+    characters = spans.in_characters(found, tf.constant(one), *ragged)
+    inside, _ = spans.merge_windows(characters, nothing, tf.constant([0]), tf.constant(1), 3)
+    assert inside.start.numpy().tolist() == [[0, 2, 4]] and inside.end.numpy().tolist() == [[1, 3, 5]]
 
 
 def test_merging_nothing():
@@ -132,7 +148,7 @@ def test_a_span_of_white_space_alone_is_no_answer():
         np.array([[3, 4]], np.int32), np.array([[3, 4]], np.int32), np.zeros((1, 2), np.float32), np.ones((1, 2))
     )
     starts, ends = np.array([2, 2], np.int32), np.array([2, 3], np.int32)
-    meta = [{"first": 3, "starts": starts, "ends": ends, "context": "a b"}]
+    meta = [{"first": 3, "starts": starts, "ends": ends, "most": 2, "context": "a b"}]
     outside = spans.candidates(found, np.zeros(1), meta)[0]["candidates"]
     assert [(one["start"], one["end"]) for one in outside] == [(2, 3)]
     ragged = (tf.RaggedTensor.from_row_splits(values, [0, 2]) for values in (starts, ends))
