@@ -41,7 +41,8 @@ def finish(run: Run, phase: str, history: History, model: keras.Model, log: Log)
         raise KeyboardInterrupt
     if history.stopped == "not a number":
         log.warn(f"{phase}: the loss is not a number; the last good weights are kept. Lower {phase}.learning_rate.")
-    log.say(f"{phase}: best epoch {history.best_epoch}, ended: {history.stopped}")
+    kept = "last" if getattr(run.recipe, phase).keep == "last" else "best"
+    log.say(f"{phase}: {kept} epoch {history.best_epoch}, ended: {history.stopped}")
 
 
 def _line(row: Mapping[str, float], primary: str) -> str:

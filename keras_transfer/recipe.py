@@ -107,6 +107,9 @@ class Phase:
     """The learning rate of each block is this times that of the block above."""
     patience: int = 0
     """Epochs without a better validation score before the phase stops; 0 is never."""
+    keep: Literal["best", "last"] = "best"
+    """Whose weights the phase ends with: of the epoch with the best validation score, or of the last one, where
+    validation examples are too few to tell epochs apart (the rate has fallen to zero by then, unless constant)."""
     batchnorm: Literal["frozen", "train"] = "frozen"
     dropout: float = 0.0
     """Dropout rate before the last layer of the head."""

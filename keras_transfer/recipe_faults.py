@@ -84,3 +84,8 @@ def _phase_faults(name: str, phase: Phase) -> Iterator[str]:
         value = getattr(phase, field_name)
         if value is not None and not 0 <= value < float("inf"):
             yield f"{name}.{field_name}: expected 0 or more, and finite. Received: {value}"
+    if phase.patience and phase.keep == "last":
+        yield (
+            f"{name}.patience: expected 0 with {name}.keep last, since patience waits for the best epoch. "
+            f"Received: {phase.patience}"
+        )

@@ -35,7 +35,7 @@ class History:
     epochs: list[dict[str, float]] = field(default_factory=list)
     """One row an epoch: `epoch` (1 is the first), `loss`, `seconds`, `val_*` scores. Row 0 is the state before."""
     best_epoch: int = 0
-    """The epoch whose weights the model holds at the end; 0 is the state before the phase."""
+    """The epoch whose weights the model holds at the end, by `Phase.keep`; 0 is the state before the phase."""
     stopped: str = "done"
     """`done`, `patience`, `not a number`, `interrupted`."""
     trained: list[str] = field(default_factory=list)
@@ -89,13 +89,13 @@ def train_phase(
     xla: bool = False,
     untrained: bool = False,
 ) -> History:
-    """Trains the model's trainable variables; on return it holds the weights of the best epoch.
+    """Trains the model's trainable variables; on return it holds the weights of the best epoch, or of the last.
 
     Args:
         model: a Keras model from the batches' inputs to raw outputs.
         batches: training batches; see `data.pipeline`.
         validate: returns the scores of the model as it is, with `loss` among them; None: the last epoch is the best.
-        phase: epochs, learning rate, schedule, clipping, patience; all decided.
+        phase: epochs, learning rate, schedule, clipping, patience, which epoch is kept; all decided.
         loss: (targets, outputs) -> float [B], the loss of each example.
         primary: the score (higher is better) that decides; ties fall to the lower `loss`. "": the loss alone.
         strategy: the one under whose scope the model was made.
@@ -147,7 +147,7 @@ def train_phase(
             if validate is not None:
                 row |= _prefixed(validate())
             history.epochs.append(row)
-            keeper.offer(row, always=validate is None)
+            keeper.offer(row, always=validate is None or phase.keep == "last")
             if watch.epoch_end:
                 watch.epoch_end(row)
             if watch.save:

@@ -9,6 +9,8 @@ from PIL import Image
 
 TILE = 128
 """Side of a tile in pixels."""
+TRAINING_STEP = 64
+"""From one training tile to the next: half of each is in the next, so that nuclei on a border are whole in another."""
 
 
 def write(files: Path, folder: Path) -> None:
@@ -16,8 +18,8 @@ def write(files: Path, folder: Path) -> None:
 
     The names of the classes are in `classes.txt`.
 
-    A mask is grey: 1 for a nucleus, 0 for the background. The left half trains, but for its lowest row of tiles, which
-    validates.
+    A mask is grey: 1 for a nucleus, 0 for the background. The left half trains, in tiles that overlap, but for its
+    lowest rows, which validate. Tiles for validation and test lie side by side.
 
     Args:
         files: the unpacked package.
@@ -30,12 +32,17 @@ def write(files: Path, folder: Path) -> None:
         raise ValueError(f"{source / 'img2d.tif'}: expected grey levels up to 255. Received: up to {pixels.max()}.")
     (folder / "classes.txt").write_text("background\nnucleus\n", encoding="utf-8")
     height, width = pixels.shape
-    for y in range(0, height, TILE):
-        for x in range(0, width, TILE):
-            split = "test" if x >= width // 2 else "validation" if y + TILE >= height else "train"
-            place = np.s_[y : y + TILE, x : x + TILE]
-            tiles = {"images": pixels[place].astype(np.uint8), "masks": (instances[place] > 0).astype(np.uint8)}
-            for kind, tile in tiles.items():
-                target = folder / split / kind
-                target.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(tile).save(target / f"nuclei_x{x:03d}_y{y:03d}.png")
+    half, lowest = width // 2, height - TILE
+    for split, columns, rows, step in (
+        ("train", (0, half), (0, lowest), TRAINING_STEP),
+        ("validation", (0, half), (lowest, height), TILE),
+        ("test", (half, width), (0, height), TILE),
+    ):
+        for kind in ("images", "masks"):
+            (folder / split / kind).mkdir(parents=True)
+        for y in range(rows[0], rows[1] - TILE + 1, step):
+            for x in range(columns[0], columns[1] - TILE + 1, step):
+                place = np.s_[y : y + TILE, x : x + TILE]
+                tiles = {"images": pixels[place].astype(np.uint8), "masks": (instances[place] > 0).astype(np.uint8)}
+                for kind, tile in tiles.items():
+                    Image.fromarray(tile).save(folder / split / kind / f"nuclei_x{x:03d}_y{y:03d}.png")

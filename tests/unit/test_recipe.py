@@ -58,11 +58,13 @@ def test_check_reports_every_fault_at_once():
             "head.epochs": 0,
             "fine_tune.epochs": 0,
             "fine_tune.learning_rate": -1.0,
+            "fine_tune.keep": "last",
+            "fine_tune.patience": 2,
         },
     )
     with pytest.raises(RecipeError) as caught:
         check(recipe)
-    assert len(caught.value.faults) == 5  # with the missing source
+    assert len(caught.value.faults) == 6  # with the missing source
 
 
 def test_a_recipe_survives_its_own_json():

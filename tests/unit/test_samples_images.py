@@ -160,12 +160,14 @@ def test_nuclei_are_tiles_with_masks_of_zero_and_one(tmp_path):
         counts[split] = len(images)
         for image, mask in zip(images, masks, strict=True):
             x, y = (int(part[1:]) for part in image.stem.split("_")[1:])
-            assert (x >= 256) == (split == "test")
+            right, lowest = x + 128 > 256, y + 128 > 384
+            assert split == ("test" if right and x >= 256 else "validation" if lowest and y >= 384 else "train")
+            assert split == "test" or not right and lowest == (split == "validation"), "no pixel is in two splits"
             place = np.s_[y : y + 128, x : x + 128]
             assert Image.open(image).mode == Image.open(mask).mode == "L"
             np.testing.assert_array_equal(np.asarray(Image.open(image)), pixels[place])
             np.testing.assert_array_equal(np.asarray(Image.open(mask)), instances[place] > 0)
-    assert counts == {"train": 6, "validation": 2, "test": 8}
+    assert counts == {"train": 15, "validation": 2, "test": 8}
 
 
 def test_nuclei_of_more_than_eight_bits_are_refused(tmp_path):

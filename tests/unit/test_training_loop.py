@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -84,6 +86,22 @@ def test_the_best_epoch_is_restored_and_the_state_before_counts():
         model, line_batches(), scores(model, [0.1, 0.5, 0.9, 0.7, 0.8]), PHASE, squared, primary="score"
     )
     assert history.best_epoch == 2
+
+
+def test_the_last_epoch_is_kept_where_the_phase_says_so():
+    phase = replace(PHASE, keep="last")
+    values, ends = [0.9, 0.5, 0.8, 0.4, 0.3], []
+    for chosen in (phase, PHASE):
+        model = line_model()
+        watch = Watch(save=lambda state: ends.append(state.weights))
+        history = train_phase(
+            model, line_batches(), scores(model, values), chosen, squared, primary="score", watch=watch
+        )
+        assert history.best_epoch == (4 if chosen.keep == "last" else 0)
+        assert (history.best["val_score"], len(history.epochs)) == ((0.3 if chosen.keep == "last" else 0.9), 5)
+        if chosen.keep == "last":
+            for variable in model.variables:
+                np.testing.assert_array_equal(variable.numpy(), ends[-1][variable.path])
 
 
 def test_a_model_whose_head_is_random_is_not_scored_before():
