@@ -28,6 +28,8 @@ VIEWS = 4
 few enough to gain several times over the usual ten to twenty epochs."""
 
 CACHED_SPLITS = ("train", "validation")
+LEAST_SAVED = 1.0
+"""Seconds that a cache must save: less is within the error of the estimate."""
 
 
 @dataclass(frozen=True)
@@ -153,20 +155,16 @@ def decoded(examples: Mapping[str, Examples], recipe: Recipe, name: str, log: Lo
         f"{1e3 * estimate.load:.2f} ms to decode and {1e3 * estimate.read:.2f} ms to read an image, "
         f"{size / 1e6:,.0f} MB, {epochs} epochs"
     )
-    if size > Store().budget():
-        log.say(f"{name}: images are decoded in each epoch: more than the budget for caches ({numbers})")
+    each, once = f"{name}: images are decoded in each epoch", f"{name}: images are decoded once and kept"
+    if not _pays(saved, size, each, once, numbers, log):
         return found
-    if saved <= 0:
-        log.say(f"{name}: images are decoded in each epoch: keeping them would not pay ({numbers})")
-        return found
-    log.say(f"{name}: images are decoded once and kept, which saves about {saved:,.0f} s ({numbers})")
     try:
         for split in present:
             what = f"{recipe.name} {split}, decoded at {recipe.backbone.image_size} px"
             with log.bar(f"decoding {what}", len(examples[split])) as update:
                 found[split] = decoded_images.keep(examples[split], extra=extra, progress=update, describe=what)
     except CacheTooLarge as error:
-        log.say(f"{name}: images are decoded in each epoch. {error}")
+        log.say(f"{each}. {error}")
         return dict(examples)
     return found
 
@@ -190,14 +188,20 @@ def _worth_it(
         f"{1e3 * found.compute:.2f} ms to compute and {1e3 * found.read:.3f} ms to read an example, "
         f"{size / 1e6:,.0f} MB, {recipe.fine_tune.epochs} epochs"
     )
+    below = f"cached below {parts.block}"
+    return _pays(saved, size, f"fine_tune: not {below}", f"fine_tune: {below}", numbers, log)
+
+
+def _pays(saved: float, size: float, without: str, kept: str, numbers: str, log: Log) -> bool:
+    """Whether a cache fits and saves seconds; says what is done, and why."""
     if size > Store().budget():
-        log.say(f"fine_tune: not cached below {parts.block}: more than the budget for caches ({numbers})")
-        return False
-    if saved <= 0:
-        log.say(f"fine_tune: not cached below {parts.block}: it would not pay ({numbers})")
-        return False
-    log.say(f"fine_tune: cached below {parts.block}, which saves about {saved:,.0f} s ({numbers})")
-    return True
+        log.say(f"{without}: more than the budget for caches ({numbers})")
+    elif saved < LEAST_SAVED:
+        log.say(f"{without}: it would not pay ({numbers})")
+    else:
+        log.say(f"{kept}, which saves about {saved:,.0f} s ({numbers})")
+        return True
+    return False
 
 
 def _cached(

@@ -130,7 +130,7 @@ def train_joined(
         paces=freezing.paces(model, backbone, phase.layer_decay),
         watch=watch,
         xla=recipe.devices.xla,
-        untrained=phase is recipe.fine_tune and recipe.head.epochs == 0,
+        untrained=phase is recipe.head or (phase is recipe.fine_tune and recipe.head.epochs == 0),
     )
     freezing.assert_only_changed(before, freezing.snapshot(model), history.trained)
     return history

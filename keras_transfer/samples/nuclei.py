@@ -19,7 +19,7 @@ def write(files: Path, folder: Path) -> None:
     The names of the classes are in `classes.txt`.
 
     A mask is grey: 1 for a nucleus, 0 for the background. The left half trains, in tiles that overlap, but for its
-    lowest rows, which validate. Tiles for validation and test lie side by side.
+    lower left tile, which validates; no pixel is in two splits. The tiles for the test lie side by side.
 
     Args:
         files: the unpacked package.
@@ -32,17 +32,19 @@ def write(files: Path, folder: Path) -> None:
         raise ValueError(f"{source / 'img2d.tif'}: expected grey levels up to 255. Received: up to {pixels.max()}.")
     (folder / "classes.txt").write_text("background\nnucleus\n", encoding="utf-8")
     height, width = pixels.shape
-    half, lowest = width // 2, height - TILE
-    for split, columns, rows, step in (
-        ("train", (0, half), (0, lowest), TRAINING_STEP),
-        ("validation", (0, half), (lowest, height), TILE),
-        ("test", (half, width), (0, height), TILE),
-    ):
+    half, corner = width // 2, height - TILE
+    training = [
+        (x, y)
+        for y in range(0, corner + 1, TRAINING_STEP)
+        for x in range(0, half - TILE + 1, TRAINING_STEP)
+        if x >= TILE or y + TILE <= corner
+    ]
+    test = [(x, y) for y in range(0, corner + 1, TILE) for x in range(half, width - TILE + 1, TILE)]
+    for split, places in (("train", training), ("validation", [(0, corner)]), ("test", test)):
         for kind in ("images", "masks"):
             (folder / split / kind).mkdir(parents=True)
-        for y in range(rows[0], rows[1] - TILE + 1, step):
-            for x in range(columns[0], columns[1] - TILE + 1, step):
-                place = np.s_[y : y + TILE, x : x + TILE]
-                tiles = {"images": pixels[place].astype(np.uint8), "masks": (instances[place] > 0).astype(np.uint8)}
-                for kind, tile in tiles.items():
-                    Image.fromarray(tile).save(folder / split / kind / f"nuclei_x{x:03d}_y{y:03d}.png")
+        for x, y in places:
+            place = np.s_[y : y + TILE, x : x + TILE]
+            tiles = {"images": pixels[place].astype(np.uint8), "masks": (instances[place] > 0).astype(np.uint8)}
+            for kind, tile in tiles.items():
+                Image.fromarray(tile).save(folder / split / kind / f"nuclei_x{x:03d}_y{y:03d}.png")

@@ -514,6 +514,6 @@ def test_tfds_pets(tmp_path, monkeypatch):
 @pytest.mark.samples
 def test_sample_of_nuclei():
     raw = load("sample:nuclei")
-    assert {split: len(records) for split, records in raw.items()} == {"train": 15, "validation": 2, "test": 8}
+    assert {split: len(records) for split, records in raw.items()} == {"train": 17, "validation": 1, "test": 8}
     assert raw.findings == [] and raw["train"][0].fields["classes"] == ("background", "nucleus")
     assert {value for split in raw for mask in masks_of(raw, split) for value in np.unique(mask)} == {0, 1}

@@ -153,21 +153,21 @@ def test_nuclei_are_tiles_with_masks_of_zero_and_one(tmp_path):
     folder.mkdir()
     nuclei.write(tmp_path, folder)
     assert (folder / "classes.txt").read_text() == "background\nnucleus\n"
-    counts = {}
-    for split in ("train", "validation", "test"):
+    counts, seen = {}, {split: np.zeros((512, 512), bool) for split in ("train", "validation", "test")}
+    for split in seen:
         images, masks = (sorted((folder / split / kind).glob("*.png")) for kind in ("images", "masks"))
         assert [p.name for p in images] == [p.name for p in masks]
         counts[split] = len(images)
         for image, mask in zip(images, masks, strict=True):
             x, y = (int(part[1:]) for part in image.stem.split("_")[1:])
-            right, lowest = x + 128 > 256, y + 128 > 384
-            assert split == ("test" if right and x >= 256 else "validation" if lowest and y >= 384 else "train")
-            assert split == "test" or not right and lowest == (split == "validation"), "no pixel is in two splits"
+            seen[split][y : y + 128, x : x + 128] = True
             place = np.s_[y : y + 128, x : x + 128]
             assert Image.open(image).mode == Image.open(mask).mode == "L"
             np.testing.assert_array_equal(np.asarray(Image.open(image)), pixels[place])
             np.testing.assert_array_equal(np.asarray(Image.open(mask)), instances[place] > 0)
-    assert counts == {"train": 15, "validation": 2, "test": 8}
+    assert counts == {"train": 17, "validation": 1, "test": 8}
+    assert (sum(seen.values()) == 1).all(), "each pixel is in one split"
+    assert seen["test"][:, 256:].all() and seen["validation"][384:, :128].all()
 
 
 def test_nuclei_of_more_than_eight_bits_are_refused(tmp_path):

@@ -193,7 +193,7 @@ def test_the_other_data_has_the_stated_sizes():
     assert lines == [3001, 1001]
     digits = samples.data_folder("digits")
     assert [len(list(digits.glob(f"{split}/*/*.png"))) for split in ("train", "test")] == [4000, 1000]
-    assert len(list(samples.data_folder("nuclei").glob("*/masks/*.png"))) == 25
+    assert len(list(samples.data_folder("nuclei").glob("*/masks/*.png"))) == 26
     boxes = samples.data_folder("trees_boxes")
     assert len(list(boxes.glob("*/*.xml"))) == len(list(boxes.glob("*/*.png"))) == 5
     questions = json.loads((samples.data_folder("countries") / "train.json").read_text("utf-8"))
