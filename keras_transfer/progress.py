@@ -30,6 +30,10 @@ class Log:
         for line in held:
             self._write(line)
 
+    def begin(self) -> None:
+        """Another run begins: what is said is held until its file is known, and not added to that of the last run."""
+        self._path, self._held = None, []
+
     def say(self, line: str = "", style: str = "") -> None:
         """One line."""
         self._console.print(line, style=style or None, markup=False)

@@ -59,6 +59,7 @@ def fit(
         Interrupted: after Ctrl-C, with the best weights kept.
     """
     log, clock = log or Log(), Clock()
+    log.begin()
     earlier = run_record.load_to_resume(resume) if resume is not None else None
     given = earlier.recipe if earlier is not None else recipe_or_source
     recipe, records = recipe_of(given, overrides, label_names)
