@@ -14,7 +14,6 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import keras
@@ -23,7 +22,7 @@ import tensorflow as tf
 
 from keras_transfer import freezing
 from keras_transfer.backbones import Backbone
-from keras_transfer.data.pipeline import evaluation_batches, unwrap
+from keras_transfer.data.pipeline import training_batches, unwrap
 from keras_transfer.feature_cache import Encode, best_batch_size, bytes_of_example
 from keras_transfer.feature_store import seconds_to_read
 from keras_transfer.inference_mode import InferenceMode
@@ -34,6 +33,8 @@ from keras_transfer.vision import blocks as graph
 BOUNDARY = "boundary"
 """The name of the activations among the inputs of the upper part."""
 PROBE_BATCHES = 3
+TRACING = 2
+"""Batches before those that count: a first one traces, and another length traces once more, for all lengths."""
 FIXED_SECONDS = 5.0
 """Tracing and folding the lower part, which the cache costs once."""
 
@@ -219,15 +220,13 @@ def measure(parts: Cut, examples: Examples, encode: Encode | None = None, precis
     size = min(best_batch_size(), len(examples))
     function = (encode or Encode(parts.prefix))(fold=False)
     seconds, kept = [], []
-    dataset = iter(evaluation_batches(examples, size).dataset)
-    while len(seconds) < PROBE_BATCHES + 1:
-        started = time.monotonic()
-        batch = next(islice(dataset, 1), None)
-        if batch is None:
-            break
+    # Shuffled: in order of length, the first texts are the shortest.
+    dataset = training_batches(examples, size, 0, augment=False).dataset.take(TRACING + PROBE_BATCHES)
+    started = time.monotonic()
+    for batch in dataset:
         kept = [np.asarray(value) for value in tf.nest.flatten(function(unwrap(batch["inputs"])))]
         seconds.append(time.monotonic() - started)
-    # The first batch traces. A later one that is short of examples, or of another length, makes the mean, not the best.
-    compute = float(np.mean(seconds[1:] or seconds)) / size
+        started = time.monotonic()
+    compute = float(np.mean(seconds[TRACING:])) / size
     read = seconds_to_read([value.astype(precision) for value in kept]) / size
     return Estimate(compute, read, bytes_of_example(parts.prefix, examples, precision))

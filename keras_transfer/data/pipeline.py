@@ -16,6 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+LENGTH_STEP = 4
+"""Batches in the order of their lengths are padded to multiples of this: few shapes, and little padding."""
+
 
 class RandomAccess(Protocol):
     """What the pipeline needs of examples (see `tasks.base.Examples`)."""
@@ -86,11 +89,14 @@ def plan_epoch(
     lengths: np.ndarray | None = None,
     bucket_lengths: tuple[int, ...] = (),
 ) -> Iterator[BatchPlan]:
-    """The batches of one epoch; with `lengths`, each of examples that pad to one bucket length.
+    """The batches of one epoch; with `lengths`, each of examples of similar length.
 
-    What does not fill a batch of its bucket moves up to the next longer one, so that there are never more than
-    ceil(count / batch_size) batches.
+    Shuffled, they pad to a bucket length, and what does not fill a batch of its bucket moves up to the next longer one,
+    so that there are never more than ceil(count / batch_size) batches. Else they come in the order of their lengths,
+    each padded to its own longest example, which wastes least.
     """
+    if lengths is not None and shuffle_seed is None and len(bucket_lengths) > 1:
+        return _by_length(lengths, batch_size, max(bucket_lengths))
     order = np.arange(count)
     random = np.random.default_rng(shuffle_seed) if shuffle_seed is not None else None
     if random is not None:
@@ -108,17 +114,31 @@ def plan_epoch(
         full = len(members) // batch_size * batch_size
         if number == len(buckets) - 1:
             full = len(members)
-        for start in range(0, full, batch_size):
-            chosen = members[start : start + batch_size]
-            real = np.ones(batch_size, np.float32)
-            if len(chosen) < batch_size:
-                real[len(chosen) :] = 0.0
-                chosen = np.concatenate([chosen, np.full(batch_size - len(chosen), chosen[0])])
-            plans.append(BatchPlan(chosen.astype(np.int64), real, length))
+        plans += [
+            _filled(members[start : start + batch_size], batch_size, length) for start in range(0, full, batch_size)
+        ]
         carried = members[full:]
     if random is not None and lengths is not None:
         random.shuffle(plans)
     return iter(plans)
+
+
+def _by_length(lengths: np.ndarray, batch_size: int, most: int) -> Iterator[BatchPlan]:
+    """Batches of neighbours in the order of their lengths."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        needed = max(int(lengths[chosen[-1]]), 1)
+        yield _filled(chosen, batch_size, min(-(-needed // LENGTH_STEP) * LENGTH_STEP, most))
+
+
+def _filled(chosen: np.ndarray, batch_size: int, length: int) -> BatchPlan:
+    """A full batch; what is missing repeats the first example, with no weight."""
+    real = np.ones(batch_size, np.float32)
+    if len(chosen) < batch_size:
+        real[len(chosen) :] = 0.0
+        chosen = np.concatenate([chosen, np.full(batch_size - len(chosen), chosen[0])])
+    return BatchPlan(chosen.astype(np.int64), real, length)
 
 
 def training_batches(

@@ -41,7 +41,8 @@ class Examples:
     lengths: np.ndarray | None = None
     """int32 [n]: the length of each example's inputs (tokens), for batches of similar length; None: all equal."""
     bucket_lengths: tuple[int, ...] = ()
-    """With `lengths`: the few lengths to which batches are padded."""
+    """With `lengths`: the few lengths to which training batches are padded; others pad to at most the last. One alone:
+    every batch pads to it."""
     targets: Mapping[str, np.ndarray] | None = None
     """All targets, {name: [n, …]}, where they are in memory anyway."""
     key: str = ""
@@ -49,7 +50,7 @@ class Examples:
     augment: Callable[[Tensors, Tensors, tf.Tensor], tuple[Tensors, Tensors]] | None = None
     """Traced: (inputs, targets, int32 [2] seed of this example and epoch) -> one augmented example."""
     load_batch: Callable[[tf.Tensor, tf.Tensor], tuple[Tensors, Tensors]] | None = None
-    """Traced: (int64 [B], int32 scalar of `bucket_lengths` or 0) -> a whole batch, where that is cheaper than `load`;
+    """Traced: (int64 [B], int32 scalar, the length or 0) -> a whole batch, where that is cheaper than `load`;
     used where nothing is augmented."""
     augment_batch: Callable[[Tensors, Tensors, tf.Tensor], tuple[Tensors, Tensors]] | None = None
     """Traced: (inputs [B, …], targets [B, …], int32 [B, 2] seeds) -> a mixed batch (MixUp, CutMix, Mosaic)."""

@@ -96,7 +96,21 @@ def test_batches_of_similar_length_use_few_lengths_and_drop_nothing():
             seen += [index] if real else []
     assert sorted(seen) == list(range(50))
     assert widths <= {8, 16, 32}
-    assert sum(plan.real.sum() for plan in plan_epoch(50, 8, lengths=lengths, bucket_lengths=(8, 16, 32))) == 50
+
+
+@pytest.mark.parametrize("buckets", [(8, 16, 32), (8, 20), (32,)])
+def test_a_pass_pads_each_batch_to_its_longest_example(buckets):
+    lengths = np.random.default_rng(0).integers(1, 30, 50).astype(np.int32)
+    plans = list(plan_epoch(50, 8, lengths=lengths, bucket_lengths=buckets))
+    assert sorted(index for plan in plans for index in plan.index[plan.real > 0]) == list(range(50))
+    assert len(plans) == 7 and [plan.length for plan in plans] == sorted(plan.length for plan in plans)
+    for plan in plans:
+        longest = min(lengths[plan.index].max(), buckets[-1])
+        if len(buckets) == 1:
+            assert plan.length == 32, "a backbone that reads padding wants one length"
+        else:
+            assert longest <= plan.length < longest + 4 and plan.length <= buckets[-1]
+    assert [plan.length for plan in plan_epoch(2, 4, lengths=np.zeros(2, np.int32), bucket_lengths=(4, 8))] == [4]
 
 
 def test_evaluation_keeps_the_order_and_adds_no_noise():
