@@ -16,10 +16,9 @@ from tempfile import TemporaryDirectory
 import keras
 import plain_keras
 from measuring import Row, Sample, in_turn
-from subjects import BATCH, empty_cache, in_memory, trees
+from subjects import BATCH, SILENT, empty_cache, in_memory, trees
 
 import keras_transfer
-from keras_transfer.progress import Log
 from keras_transfer.recipe_file import load_recipe
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "trees_efficientnet_lite.py"
@@ -37,7 +36,7 @@ def measure(quick: bool, chosen: str = "") -> Iterator[Row]:
         with empty_cache(), TemporaryDirectory() as folder:
             overrides = {"export.enabled": False, "runs_directory": folder, "seed": repeat}
             small = {"data.limit": 300, "fine_tune.epochs": 2} if quick else {}
-            run = keras_transfer.fit(load_recipe(RECIPE), log=Log(quiet=True), **overrides, **small)
+            run = keras_transfer.fit(load_recipe(RECIPE), log=SILENT, **overrides, **small)
             sample.parts = {name: run.metrics_by_split[name]["accuracy"] for name in splits}
 
     def theirs(sample: Sample, repeat: int) -> None:

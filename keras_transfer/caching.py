@@ -29,7 +29,7 @@ few enough to gain several times over the usual ten to twenty epochs."""
 
 CACHED_SPLITS = ("train", "validation")
 LEAST_SAVED = 1.0
-"""Seconds that a cache must save: less is within the error of the estimate."""
+"""Seconds that a cache must save to be worth its files."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def decoded(examples: Mapping[str, Examples], recipe: Recipe, name: str, log: Lo
         log.say(f"{name}: images are read as an earlier phase or run decoded them")
         return found | {split: part for split, part in ready.items() if part is not None}
     counts = [len(examples[split]) if split in present else 0 for split in CACHED_SPLITS]
-    if decoded_images.Estimate(decoded_images.SLOWEST_LOAD, 0, 0).saved(*counts, epochs) <= 0:
+    if decoded_images.Estimate(decoded_images.SLOWEST_LOAD, 0, 0).saved(*counts, epochs) < LEAST_SAVED:
         return found
     estimate = decoded_images.measure(examples["train"])
     if estimate is None:

@@ -49,7 +49,7 @@ class Estimate:
 
         Args:
             train: number of training examples.
-            validation: number of validation examples, which are scored once more, before the first epoch.
+            validation: number of validation examples, which may be scored once more, before the first epoch.
             epochs: of training.
         """
         loads = train * epochs + validation * (epochs + 1)

@@ -202,7 +202,7 @@ def _batches_at_once() -> int:
     """Batches that a pass computes side by side: one alone has much work for a single core between its products."""
     if tf.config.list_logical_devices("GPU") or tf.distribute.get_strategy().num_replicas_in_sync > 1:
         return 1
-    return max(1, min(os.cpu_count() or 1, AT_ONCE))
+    return min(os.cpu_count() or 1, AT_ONCE)
 
 
 def _side_by_side(function: Callable[..., Any], items: Iterator[tuple[Any, ...]], at_once: int) -> Iterator[Any]:

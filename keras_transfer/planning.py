@@ -87,7 +87,7 @@ def estimate(
     if head.epochs:
         features = sum(_values(tensor, tokens) for tensor in encoder.outputs)
         if head.solver == "gradient" and (recipe.cache == "off" or (augmented and recipe.cache == "auto")):
-            seconds += forward * (count["train"] * head.epochs + count["validation"] * (head.epochs + 1))
+            seconds += forward * (count["train"] * head.epochs + count["validation"] * head.epochs)
             live = head.epochs > 1
         else:
             seconds += forward * frozen
