@@ -23,8 +23,6 @@ POSSIBLE = -1e8
 """Above it, a log-probability is of something that can be."""
 ALWAYS = 1e9
 """The threshold with which every question is answered."""
-SPARE = 3
-"""Spans of tokens taken for each answer that is wanted: several may be the same characters, or white space alone."""
 
 
 class Spans(NamedTuple):
@@ -75,26 +73,61 @@ def loss(logits: tf.Tensor, targets: Mapping[str, tf.Tensor]) -> tf.Tensor:
     return -tf.reduce_sum(tf.where(chosen, shares, 0.0), axis=[1, 2]) / 2
 
 
+def edges(starts: tf.RaggedTensor, ends: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bool [W, C] twice: the tokens with which an answer may begin, and those with which it may end.
+
+    Several tokens may be bytes of one character: an answer begins with the first of them and ends with the last, so
+    that no two spans of tokens are the same characters. White space alone (an end not after its start) is no answer.
+
+    Args:
+        starts: int32 [W, None], the first character of each token of the context in the window, rising.
+        ends: int32 [W, None], the one after its last.
+    """
+    start, end = starts.to_tensor(0), ends.to_tensor(0)
+    real = end > start
+
+    def repeats(values: tf.Tensor) -> tf.Tensor:
+        """Whether a token and the next one are of the same character, bool [W, C - 1 or 0]."""
+        return (values[:, :-1] == values[:, 1:]) & real[:, :-1] & real[:, 1:]
+
+    later, earlier = tf.pad(repeats(start), [[0, 0], [1, 0]]), tf.pad(repeats(end), [[0, 0], [0, 1]])
+    width = tf.shape(real)[1]  # 0 where no window has any context
+    return real & ~later[:, :width], real & ~earlier[:, :width]
+
+
 def best_in_windows(
-    logits: tf.Tensor, first: tf.Tensor, count: tf.Tensor, null: tf.Tensor, longest: int, most: int
+    logits: tf.Tensor,
+    first: tf.Tensor,
+    null: tf.Tensor,
+    starts: tf.RaggedTensor,
+    ends: tf.RaggedTensor,
+    longest: int,
+    most: int,
 ) -> tuple[Spans, tf.Tensor]:
     """The best spans of each window, in tokens, and the log-probability of "no answer", float32 [W].
 
     Args:
         logits: float [W, T, 2]; W may be 0.
         first: int32 [W], the place of the first token of the context.
-        count: int32 [W], how many tokens of it are in the window.
         null: int32 [W], the place of "no answer".
+        starts: int32 [W, None], the first character of each token of the context in the window.
+        ends: int32 [W, None], the one after its last.
         longest: the most tokens of an answer.
         most: K, the number of spans.
     """
+    count = tf.cast(starts.row_lengths(), tf.int32)
     shares = log_shares(logits, first, count, null)
     length = tf.shape(logits)[1]
     nothing = tf.reduce_sum(tf.gather(shares, null[:, None], axis=1, batch_dims=1), axis=[1, 2])
     # Without the place of "no answer": what is left are tokens of the context.
-    places = tf.range(length)[None]
-    inside = (places >= first[:, None]) & (places < (first + count)[:, None])
-    start, end = (tf.where(inside, shares[:, :, column], IMPOSSIBLE) for column in (0, 1))
+    of_context = tf.range(length)[None] - first[:, None]
+    inside = (of_context >= 0) & (of_context < count[:, None])
+
+    def scored(column: int, may_be: tf.Tensor) -> tf.Tensor:
+        here = tf.gather(tf.pad(may_be, [[0, 0], [0, 1]]), tf.where(inside, of_context, 0), batch_dims=1)
+        return tf.where(inside & here, shares[:, :, column], IMPOSSIBLE)
+
+    start, end = (scored(column, may_be) for column, may_be in enumerate(edges(starts, ends)))
     end = tf.pad(end, [[0, 0], [0, longest - 1]], constant_values=IMPOSSIBLE)
     ends = tf.stack([end[:, ahead : ahead + length] for ahead in range(longest)], axis=-1)
     pairs = tf.maximum(start[:, :, None] + ends, IMPOSSIBLE)
@@ -115,8 +148,9 @@ def best_in_chunks(
     numeric: Callable[[Any], tf.Tensor],
     inputs: Mapping[str, tf.Tensor],
     first: tf.Tensor,
-    count: tf.Tensor,
     null: tf.Tensor,
+    starts: tf.RaggedTensor,
+    ends: tf.RaggedTensor,
     longest: int,
     most: int,
 ) -> tuple[Spans, tf.Tensor]:
@@ -126,8 +160,9 @@ def best_in_chunks(
         numeric: inputs of some windows to their logits, float [w, T, 2]; w may be 0.
         inputs: of all windows, [W, T] by name; W may be 0.
         first: int32 [W], the place of the first token of the context.
-        count: int32 [W], how many tokens of it are in the window.
         null: int32 [W], the place of "no answer".
+        starts: int32 [W, None], the first character of each token of the context in the window.
+        ends: int32 [W, None], the one after its last.
         longest: the most tokens of an answer.
         most: K, the number of spans.
     """
@@ -138,7 +173,7 @@ def best_in_chunks(
     def step(number: tf.Tensor, *parts: tf.TensorArray) -> Any:
         here = slice(number * WINDOWS_AT_ONCE, (number + 1) * WINDOWS_AT_ONCE)
         logits = numeric({name: value[here] for name, value in inputs.items()})
-        found, nothing = best_in_windows(logits, first[here], count[here], null[here], longest, most)
+        found, nothing = best_in_windows(logits, first[here], null[here], starts[here], ends[here], longest, most)
         return (number + 1, *(part.write(number, value) for part, value in zip(parts, (*found, nothing), strict=True)))
 
     # In parallel, all rounds would be in memory after all.
@@ -149,14 +184,17 @@ def best_in_chunks(
 
 @functools.cache
 def best_in_batch(longest: int, most: int) -> Callable[..., tuple[Spans, tf.Tensor]]:
-    """`best_in_windows` as a traced function of logits, first, count and null."""
-    numbers = tf.TensorSpec([None], tf.int32)
+    """`best_in_windows` as a traced function of logits, first, null, starts and ends."""
+    numbers, ragged = tf.TensorSpec([None], tf.int32), tf.RaggedTensorSpec([None, None], tf.int32, 1)
+    signature = [tf.TensorSpec([None, None, 2], tf.float32), numbers, numbers, ragged, ragged]
+    best = functools.partial(best_in_windows, longest=longest, most=most)
+    return tf.function(lambda *given: best(*given), input_signature=signature, autograph=False)
 
-    def best(logits: tf.Tensor, first: tf.Tensor, count: tf.Tensor, null: tf.Tensor) -> tuple[Spans, tf.Tensor]:
-        return best_in_windows(logits, first, count, null, longest, most)
 
-    signature = [tf.TensorSpec([None, None, 2], tf.float32), numbers, numbers, numbers]
-    return tf.function(best, input_signature=signature, autograph=False)
+def ragged(rows: Sequence[np.ndarray]) -> tf.RaggedTensor:
+    """int32 [W, None] from one array a window."""
+    sizes = np.array([len(row) for row in rows], np.int64)
+    return tf.RaggedTensor.from_row_lengths(np.concatenate([*rows, np.zeros(0)]).astype(np.int32), sizes)
 
 
 def in_characters(spans: Spans, first: tf.Tensor, starts: tf.RaggedTensor, ends: tf.RaggedTensor) -> Spans:
@@ -176,23 +214,17 @@ def in_characters(spans: Spans, first: tf.Tensor, starts: tf.RaggedTensor, ends:
         return tf.gather(table, tf.maximum(places - first[:, None], 0), batch_dims=1)
 
     start, end = characters(from_token, spans.start), characters(to_token, spans.end)
-    # A byte-level token may be white space alone, which is no answer.
-    possible = (spans.log_probability > POSSIBLE) & (end > start)
-    return Spans(
-        tf.where(possible, start, 0),
-        tf.where(possible, end, 0),
-        tf.where(possible, spans.log_probability, IMPOSSIBLE),
-        tf.where(possible, spans.margin, IMPOSSIBLE),
-    )
+    possible = spans.log_probability > POSSIBLE
+    return spans._replace(start=tf.where(possible, start, 0), end=tf.where(possible, end, 0))
 
 
 def merge_windows(
     spans: Spans, nothing: tf.Tensor, record: tf.Tensor, records: tf.Tensor, most: int
 ) -> tuple[Spans, tf.Tensor]:
-    """The best spans of each question over its windows, each only once; `merge` in a graph.
+    """The best spans of each question over its windows, those that two windows share once; `merge` in a graph.
 
     Args:
-        spans: of windows, in characters, `SPARE` times as many as are wanted.
+        spans: of windows, in characters.
         nothing: float32 [W], the log-probability of "no answer".
         record: int32 [W], the number of each window's question, rising.
         records: int32 scalar, N.
@@ -202,13 +234,13 @@ def merge_windows(
         Spans [N, K], and the least log-probability of "no answer" over the windows, float32 [N].
     """
     fills: tuple[Any, ...] = (0, 0, IMPOSSIBLE, IMPOSSIBLE)
-    # No span of tokens is in more than two windows: of so many, `most` different ones remain.
-    ranks = 2 * SPARE * most
+    # No span is in more than two windows: of twice as many, `most` different ones remain.
+    ranks = 2 * most
 
     def gathered(values: tf.Tensor, fill: Any) -> tf.Tensor:
         ragged = tf.RaggedTensor.from_value_rowids(values, tf.cast(record, tf.int64), tf.cast(records, tf.int64))
         dense = ragged.to_tensor(fill)
-        flat = tf.reshape(dense, [records, tf.shape(dense)[1] * tf.shape(values)[1]])
+        flat = tf.reshape(dense, [records, tf.shape(dense)[1] * most])
         return tf.pad(flat, [[0, 0], [0, ranks]], constant_values=fill)
 
     flat = Spans(*(gathered(values, fill) for values, fill in zip(spans, fills, strict=True)))
@@ -244,8 +276,7 @@ def candidates(spans: Spans, nothing: np.ndarray, meta: Sequence[Mapping[str, An
     Args:
         spans: of windows, in tokens.
         nothing: float32 [W], the log-probability of "no answer".
-        meta: of each window: `first`, `starts` and `ends` as `in_characters` takes them, `most` (K, the answers
-            wanted of its question) and `context`.
+        meta: of each window: `first`, `starts` and `ends` as `in_characters` takes them, and `context`.
 
     Returns:
         `candidates`: dictionaries of `start`, `end`, `log_probability`, `margin`, best first; `no_answer`: the
@@ -259,9 +290,10 @@ def candidates(spans: Spans, nothing: np.ndarray, meta: Sequence[Mapping[str, An
                 continue
             start = int(about["starts"][first - about["first"]])
             end = int(about["ends"][last - about["first"]])
-            if end > start:
-                numbers = {"log_probability": float(log_probability), "margin": float(margin)}
-                found.append({"start": start, "end": end, **numbers})
-        about_all = {"most": about["most"], "context": about["context"]}
-        rows.append({"candidates": found, "no_answer": float(nothing[number]), **about_all})
+            numbers = {"log_probability": float(log_probability), "margin": float(margin)}
+            found.append({"start": start, "end": end, **numbers})
+        most = spans.start.shape[1]
+        rows.append(
+            {"candidates": found, "no_answer": float(nothing[number]), "most": most, "context": about["context"]}
+        )
     return rows

@@ -33,7 +33,11 @@ def by_hand(logits: np.ndarray, row: int, longest: int) -> list[tuple[float, int
 
 
 def best(logits: np.ndarray, longest: int, most: int):
-    return spans.best_in_batch(longest, most)(logits, *(v.astype(np.int32) for v in (FIRST, COUNT, NULL)))
+    starts = [np.arange(count) for count in COUNT]
+    places, characters = (FIRST, NULL), (starts, [start + 1 for start in starts])
+    return spans.best_in_batch(longest, most)(
+        logits, *(v.astype(np.int32) for v in places), *(spans.ragged(rows) for rows in characters)
+    )
 
 
 @pytest.mark.parametrize("longest", [1, 2, 30])
@@ -54,7 +58,7 @@ def test_the_best_spans_are_those_of_a_full_search(logits, longest):
 
 def test_no_window_at_all():
     found, nothing = spans.best_in_batch(3, 2)(
-        np.zeros((0, 5, 2), np.float32), *(np.zeros(0, np.int32) for _ in range(3))
+        np.zeros((0, 5, 2), np.float32), *(np.zeros(0, np.int32) for _ in range(2)), spans.ragged([]), spans.ragged([])
     )
     assert found.start.shape == (0, 2) and nothing.shape == (0,)
 
@@ -100,12 +104,12 @@ def windows_of(contexts: list[str], counts: list[int], most: int, seed: int = 1)
 @pytest.mark.parametrize("counts", [[1, 1, 1], [3, 1, 2], [1, 5, 1]])
 def test_windows_are_merged_alike_in_and_outside_a_graph(counts):
     contexts, most = ["abcdef"] * len(counts), 3
-    record, found, nothing = windows_of(contexts, counts, spans.SPARE * most)
+    record, found, nothing = windows_of(contexts, counts, most)
     merged, least = spans.merge_windows(
         spans.Spans(*(tf.constant(v) for v in found)), tf.constant(nothing), tf.constant(record), len(counts), most
     )
     places = np.arange(8, dtype=np.int32)
-    meta = {"first": 0, "starts": places, "ends": places, "most": most, "context": "abcdef"}
+    meta = {"first": 0, "starts": places, "ends": places, "context": "abcdef"}
     rows = spans.candidates(found, nothing, [meta] * len(record))
     for number in range(len(counts)):
         wanted = spans.merge([row for row, owner in zip(rows, record, strict=True) if owner == number])
@@ -119,20 +123,29 @@ def test_windows_are_merged_alike_in_and_outside_a_graph(counts):
         assert float(least[number]) == wanted["no_answer"]
 
 
-def test_one_answer_in_several_tokens_takes_no_place_from_others():
-    """Bytes of one character are tokens of the same characters: of three spans asked for, none is lost to them."""
-    starts, ends = np.array([0, 0, 0, 2, 4], np.int32), np.array([1, 1, 1, 3, 5], np.int32)
-    logits = np.zeros((1, 6, 2), np.float32)
-    logits[0, 1:4] = 3.0
-    one = np.ones(1, np.int32)
-    found, nothing = spans.best_in_batch(1, spans.SPARE * 3)(logits, one, 5 * one, 0 * one)
-    meta = [{"first": 1, "starts": starts, "ends": ends, "most": 3, "context": "😀 b c"}]
-    outside = spans.merge(spans.candidates(spans.Spans(*(v.numpy() for v in found)), nothing.numpy(), meta))
-    assert [(each["start"], each["end"]) for each in outside["candidates"]] == [(0, 1), (2, 3), (4, 5)]
-    ragged = (tf.RaggedTensor.from_row_splits(values, [0, 5]) for values in (starts, ends))
-    characters = spans.in_characters(found, tf.constant(one), *ragged)
-    inside, _ = spans.merge_windows(characters, nothing, tf.constant([0]), tf.constant(1), 3)
-    assert inside.start.numpy().tolist() == [[0, 2, 4]] and inside.end.numpy().tolist() == [[1, 3, 5]]
+def test_no_two_spans_of_tokens_are_the_same_characters():
+    """An answer begins with the first byte of a character and ends with its last; white space alone is none."""
+    # A smiley of three bytes, a space, a letter, a smiley of two, and a window with no context at all.
+    starts = [np.array([0, 0, 0, 2, 2, 3, 3]), np.array([], int)]
+    ends = [np.array([1, 1, 1, 2, 3, 4, 4]), np.array([], int)]
+    begins, finishes = spans.edges(spans.ragged(starts), spans.ragged(ends))
+    assert begins.numpy().tolist() == [[True, False, False, False, True, True, False], [False] * 7]
+    assert finishes.numpy().tolist() == [[False, False, True, False, True, False, True], [False] * 7]
+    logits = np.zeros((2, 8, 2), np.float32)
+    logits[0, 2:5] = 3.0  # the network would begin and end inside the smiley, or at the space
+    most = 7
+    found, nothing = spans.best_in_batch(9, most)(
+        logits, np.ones(2, np.int32), np.zeros(2, np.int32), spans.ragged(starts), spans.ragged(ends)
+    )
+    meta = [{"first": 1, "starts": a, "ends": b, "context": "😀 b😀"} for a, b in zip(starts, ends, strict=True)]
+    outside = spans.candidates(spans.Spans(*(v.numpy() for v in found)), nothing.numpy(), meta)
+    pairs = [(each["start"], each["end"]) for each in outside[0]["candidates"]]
+    assert sorted(pairs) == [(0, 1), (0, 3), (0, 4), (2, 3), (2, 4), (3, 4)] and outside[1]["candidates"] == []
+    characters = spans.in_characters(found, tf.ones(2, tf.int32), spans.ragged(starts), spans.ragged(ends))
+    inside, _ = spans.merge_windows(characters, nothing, tf.constant([0, 1]), tf.constant(2), most)
+    possible = inside.log_probability.numpy() > spans.POSSIBLE
+    assert possible.sum(axis=1).tolist() == [6, 0]
+    assert list(zip(inside.start.numpy()[0][:6], inside.end.numpy()[0][:6], strict=True)) == pairs
 
 
 def test_merging_nothing():
@@ -141,23 +154,3 @@ def test_merging_nothing():
     )
     merged, least = spans.merge_windows(empty, tf.zeros([0]), tf.zeros([0], tf.int32), tf.constant(0), 2)
     assert merged.start.shape == (0, 2) and least.shape == (0,)
-
-
-def test_a_span_of_white_space_alone_is_no_answer():
-    found = spans.Spans(
-        np.array([[3, 4]], np.int32), np.array([[3, 4]], np.int32), np.zeros((1, 2), np.float32), np.ones((1, 2))
-    )
-    starts, ends = np.array([2, 2], np.int32), np.array([2, 3], np.int32)
-    meta = [{"first": 3, "starts": starts, "ends": ends, "most": 2, "context": "a b"}]
-    outside = spans.candidates(found, np.zeros(1), meta)[0]["candidates"]
-    assert [(one["start"], one["end"]) for one in outside] == [(2, 3)]
-    ragged = (tf.RaggedTensor.from_row_splits(values, [0, 2]) for values in (starts, ends))
-    inside = spans.in_characters(
-        spans.Spans(
-            *(tf.constant(v, t) for v, t in zip(found, (tf.int32, tf.int32, tf.float32, tf.float32), strict=True))
-        ),
-        tf.constant([3]),
-        *ragged,
-    )
-    assert (inside.log_probability.numpy() > spans.POSSIBLE).tolist() == [[False, True]]
-    assert (int(inside.start[0, 1]), int(inside.end[0, 1])) == (2, 3)
