@@ -172,7 +172,8 @@ class SemanticSegmentation:
         if not meta:
             return []
         sides = np.array([(about["height"], about["width"]) for about in meta], np.int32)
-        answer = _answering(meta[0]["resize"])(tf.constant(outputs, tf.float32), tf.constant(sides))
+        size, classes = outputs.shape[-2:]
+        answer = _answering(meta[0]["resize"], size, classes)(tf.constant(outputs, tf.float32), tf.constant(sides))
         return self.from_outputs({name: value.numpy() for name, value in answer.items()}, labels)
 
     def merge(self, parts: Sequence[Mapping[str, Any]], labels: Labels) -> dict[str, Any]:
@@ -338,6 +339,9 @@ def _pairs(
 
 
 @functools.cache
-def _answering(how: images.How) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """`masks.answers`, traced once for all batches of one shape."""
-    return tf.function(lambda logits, sides: masks.answers(logits, sides, how), reduce_retracing=True, autograph=False)
+def _answering(how: images.How, size: int, classes: int) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """`masks.answers` for logits of that shape, traced once."""
+    signature = [tf.TensorSpec([None, size, size, classes], tf.float32), tf.TensorSpec([None, 2], tf.int32)]
+    return tf.function(
+        lambda logits, sides: masks.answers(logits, sides, how), input_signature=signature, autograph=False
+    )

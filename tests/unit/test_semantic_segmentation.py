@@ -271,6 +271,18 @@ def test_decode_and_an_export_answer_alike_at_the_size_of_each_image(records, ba
     assert all(outputs[name].shape == value.shape for name, value in expected.items())
 
 
+def test_models_of_several_sizes_and_classes_are_decoded_in_one_process():
+    """A graph that was traced for two sizes would know neither."""
+    for size, names in ((32, "ab"), (48, "ab"), (64, "abc"), (32, "abcd")):
+        logits = np.zeros((2, size, size, len(names)), np.float32)
+        logits[..., -1] = 1.0
+        meta = [{"height": size, "width": size // 2, "resize": "pad"}] * 2
+        for decoded in TASK.decode(logits, meta, Labels(tuple(names))):
+            mask = png_of(decoded["mask_png"])
+            assert mask.shape == (size, size // 2) and (mask == len(names) - 1).all()
+            assert decoded["class_share"].tolist() == [0.0] * (len(names) - 1) + [1.0]
+
+
 def test_the_mask_of_a_turned_photo_is_upright(tmp_path, serving):
     scene = draw_scene(64, 48, 5)
     exif = Image.Exif()
