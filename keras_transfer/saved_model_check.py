@@ -1,8 +1,9 @@
 """Answers a probe with an exported version and compares, in a process that knows plain TensorFlow only.
 
-Run as a file (`python -P saved_model_check.py VERSION PROBE [--text]`), never imported with the package: what it
-proves is that the version needs none of it. `versions.verify` writes the probe. Exit status 0: as expected; 1: the last
-line of standard output is a JSON list of the differences.
+Run as a file (`python -P saved_model_check.py [--text]`), never imported with the package: what it proves is that the
+version needs none of it. Once TensorFlow is imported it reads one line of standard input, {"version": folder, "probe":
+folder, "tolerance": number}; `verification` writes both. Exit status 0: as expected; 1: the last line of standard
+output is a JSON list of the differences.
 
 A probe folder holds `probe.json`, a list of {"signature", "inputs": {name: tensor}, "expected": {name: tensor}}, where
 a tensor is {"file", "dtype"} and the file a serialized TensorProto (which, unlike NumPy's bytes, keeps trailing zeros).
@@ -21,14 +22,15 @@ import tensorflow as tf
 def main(arguments: list[str]) -> int:
     """Checks one version; returns the exit status."""
     parser = argparse.ArgumentParser(description="compare an exported version's answers with expected ones")
-    parser.add_argument("version")
-    parser.add_argument("probe")
-    parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--text", action="store_true", help="load TF Text's operations")
     options = parser.parse_args(arguments)
     if options.text:
         import tensorflow_text  # noqa: F401
-    faults = check(options.version, pathlib.Path(options.probe), options.tolerance)
+    line = sys.stdin.readline()
+    if not line:  # who asked is gone
+        return 1
+    order = json.loads(line)
+    faults = check(order["version"], pathlib.Path(order["probe"]), order["tolerance"])
     print(json.dumps(faults))
     return 1 if faults else 0
 

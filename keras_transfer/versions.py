@@ -9,31 +9,23 @@ import logging
 import os
 import secrets
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_transfer import saved_model_check, warmup
+from keras_transfer import warmup
 from keras_transfer.exported import EXPORT_FORMAT, EXTRA_FOLDER, FORMAT_FILE, version_numbers
 from keras_transfer.folding import FOLD_BELOW_BYTES, numeric_part
 from keras_transfer.tasks.base import Serving
+from keras_transfer.verification import TOLERANCE, Arrays, FreshProcess
 
-TOLERANCE = 1e-4
 HIDDEN_PREFIX = ".publishing-"
 """TF Serving reads numeric names only, so it never sees a folder of this name."""
 LEFTOVER_AFTER_S = 24 * 3600.0
-CHECK_LIMIT_S = 1800.0
-"""Loading and answering a few requests takes seconds; this ends a process that hangs."""
-
-Arrays = Mapping[str, Mapping[str, Any]]
-"""By signature, then by input or output name: NumPy arrays; `bytes` or `str` values for strings."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,13 +70,14 @@ def publish(
     """
     base = Path(base)
     _check_arguments(base, extra, probe, expected, version)
-    numeric = numeric_part(model, fold_below)
-    serving = make_serving(numeric.call)
-    unknown = (set(probe) | set(expected) | set(serving.warmup)) - set(serving.signatures)
-    if unknown:
-        raise ValueError(f"probe: expected signatures among {sorted(serving.signatures)}. Received: {sorted(unknown)}")
-    with _hidden_folder(base) as hidden:
-        _write_saved_model(hidden, serving, numeric.variables)
+    with FreshProcess(require_text_ops) as process:
+        numeric = numeric_part(model, fold_below)
+        serving = make_serving(numeric.call)
+        unknown = (set(probe) | set(expected) | set(serving.warmup)) - set(serving.signatures)
+        if unknown:
+            raise ValueError(
+                f"probe: expected signatures among {sorted(serving.signatures)}. Received: {sorted(unknown)}"
+            )
         about = {
             "format": EXPORT_FORMAT,
             "weights_folded": numeric.folded,
@@ -92,54 +85,14 @@ def publish(
             "signatures": sorted(serving.signatures),
             "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
         }
-        _write_extra(hidden / EXTRA_FOLDER, {FORMAT_FILE: json.dumps(about, indent=2), **extra})
-        warmup.write(hidden / EXTRA_FOLDER, base.name, serving.warmup)
-        # The warm-up too: a server replays it before it reports a version as ready, so one that fails would block it.
-        verify(hidden, [(probe, expected), (serving.warmup, {})], tolerance, require_text_ops)
-        _sync(hidden)
-        return _take_number(hidden, base, version)
-
-
-def verify(
-    folder: Path,
-    requests: Sequence[tuple[Arrays, Arrays]],
-    tolerance: float = TOLERANCE,
-    require_text_ops: bool = False,
-) -> None:
-    """Loads a SavedModel in a fresh process with plain TensorFlow and compares its answers.
-
-    Args:
-        folder: the SavedModel.
-        requests: pairs of requests, by signature and input name, and their answers, by signature and output name.
-        tolerance: as in `publish`.
-        require_text_ops: whether the process must load TF Text's operations.
-
-    Raises:
-        ValueError: with every difference, or with the end of what the process said if it failed.
-    """
-    with tempfile.TemporaryDirectory(prefix="keras_transfer-probe-") as written:
-        _write_probe(Path(written), requests)
-        # -P: without it the script's own folder, hence this package's modules, would be importable by bare names.
-        command = [sys.executable, "-P", saved_model_check.__file__, str(folder), written]
-        command += ["--tolerance", repr(float(tolerance)), *(["--text"] if require_text_ops else [])]
-        # The training process may hold all memory of the GPU.
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        try:
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, errors="replace", timeout=CHECK_LIMIT_S
-            )
-        except subprocess.TimeoutExpired:
-            raise ValueError(
-                f"The export could not be verified: loading it and answering took over {CHECK_LIMIT_S:g} s. "
-                "Nothing was published. Export again on a less busy machine, or with a smaller probe"
-            ) from None
-    if done.returncode == 0:
-        return
-    faults = _faults_reported(done)
-    raise ValueError(
-        "The export does not answer in a fresh process as the model did in training; nothing was published:\n"
-        + "\n".join(f"  - {fault}" for fault in faults)
-    )
+        with _hidden_folder(base) as hidden:
+            _write_saved_model(hidden, serving, numeric.variables)
+            _write_extra(hidden / EXTRA_FOLDER, {FORMAT_FILE: json.dumps(about, indent=2), **extra})
+            warmup.write(hidden / EXTRA_FOLDER, base.name, serving.warmup)
+            # The warm-up too: a server replays it before it reports a version as ready, so one that fails blocks it.
+            process.verify(hidden, [(probe, expected), (serving.warmup, {})], tolerance)
+            _sync(hidden)
+            return _take_number(hidden, base, version)
 
 
 def clean_leftovers(base: Path, older_than_s: float = LEFTOVER_AFTER_S) -> list[Path]:
@@ -228,41 +181,6 @@ def _write_extra(folder: Path, files: Mapping[str, bytes | str | Path]) -> None:
             (folder / name).write_bytes(content)
         else:
             (folder / name).write_text(content, encoding="utf-8")
-
-
-def _write_probe(folder: Path, requests: Sequence[tuple[Arrays, Arrays]]) -> None:
-    """Writes requests and answers as `saved_model_check` reads them."""
-    count = 0
-
-    def store(value: Any) -> dict[str, str]:
-        nonlocal count
-        tensor = tf.convert_to_tensor(value)
-        file = f"{count}.tensor"
-        count += 1
-        (folder / file).write_bytes(tf.io.serialize_tensor(tensor).numpy())
-        return {"file": file, "dtype": tensor.dtype.name}
-
-    listing = [
-        {
-            "signature": signature,
-            "inputs": {name: store(value) for name, value in inputs.items()},
-            "expected": {name: store(value) for name, value in expected.get(signature, {}).items()},
-        }
-        for probe, expected in requests
-        for signature, inputs in probe.items()
-    ]
-    (folder / "probe.json").write_text(json.dumps(listing), encoding="utf-8")
-
-
-def _faults_reported(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """What the verifying process found, or how it ended."""
-    with contextlib.suppress(IndexError, ValueError):
-        faults = json.loads(done.stdout.splitlines()[-1])
-        if isinstance(faults, list) and faults:
-            return [str(fault) for fault in faults]
-    end = " ".join(done.stderr.split()[-80:])
-    how = f"killed by signal {-done.returncode} (out of memory?)" if done.returncode < 0 else "it failed"
-    return [f"loading it: {how}: {end or 'it said nothing'}"]
 
 
 def _sync(folder: Path) -> None:

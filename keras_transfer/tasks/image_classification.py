@@ -165,11 +165,11 @@ class ImageClassification:
         """`serving_default`: `image_bytes` string [N]; `pixels`: uint8 [N, H, W, 3]."""
         size, how = recipe.backbone.image_size, recipe.data.resize
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
         def from_bytes(image_bytes: tf.Tensor) -> Tensors:
             return classes.answer_tensors(numeric(images.decode_batch(image_bytes, size, how)), labels)
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="pixels")])
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="pixels")], autograph=False)
         def from_pixels(pixels: tf.Tensor) -> Tensors:
             return classes.answer_tensors(numeric(images.resize_batch(pixels, size, how)), labels)
 

@@ -1,6 +1,7 @@
-"""The recipes of text classification on TensorFlow Datasets names, offline, through the real command.
+"""The recipes of text classification through the real command, offline.
 
-The data is a tiny valid set prepared under TFDS_DATA_DIR; the backbone a tiny random preset folder.
+Those on TensorFlow Datasets names read a tiny valid set prepared under TFDS_DATA_DIR, with a tiny random preset folder
+as backbone; the movie reviews are a part of the real sample, with real weights.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import tiny_texts
 import tiny_tfds
+from cli_runs import run_here, run_process
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 OFFLINE = {
@@ -43,3 +45,15 @@ def test_a_recipe_trains_publishes_and_answers_offline(name: str, tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
         rows.append([json.loads(line)["probability"] for line in done.stdout.splitlines()])
     assert rows[0] == pytest.approx(rows[1], abs=1e-4) and len(rows[0]) == 2
+
+
+@pytest.mark.samples
+def test_real_weights_tell_favourable_reviews_after_few_examples(tmp_path):
+    small = ["--data.limit", "400", "--fine_tune.epochs", "1", "--json"]
+    done = run_process(["fit", RECIPES / "movie_reviews_minilm.py", *small], tmp_path)
+    assert done.status == 0, done.err
+    assert done.json["trainable"]["fine_tune"] and done.json["metrics"]["accuracy"] >= 0.70
+    reviews = "A moving, funny and beautifully acted film.\nA dull, lifeless waste of two hours.\n"
+    said = run_here(["predict", done.json["saved_model"], "-"], tmp_path, reviews)
+    assert said.status == 0, said.err
+    assert [json.loads(line)["label"] for line in said.out.splitlines()] == ["positive", "negative"]

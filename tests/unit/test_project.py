@@ -41,6 +41,7 @@ LADDER = (
     {"boundary_cache"},
     {"caching"},
     {"exported", "warmup", "saved_model_check"},
+    {"verification"},
     {"phases", "own_model", "evaluation", "prediction", "versions", "export", "run_export", "report"},
     {"phase_log", "joined"},
     {"prepared", "planning"},
