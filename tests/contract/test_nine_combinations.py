@@ -44,7 +44,7 @@ DATA: dict[str, Callable[[Path], tuple[Path, list[Path]]]] = {
     "semantic_segmentation": mask_data,
 }
 METRICS = {"image_classification": "accuracy", "object_detection": "ap50", "semantic_segmentation": "mean_iou"}
-FAST = ("vgg16", "object_detection")
+FAST = ("vgg16", "image_classification")
 
 NINE = [
     pytest.param(backbone, task, marks=[] if (backbone, task) == FAST else [pytest.mark.slow])

@@ -24,17 +24,14 @@ OFFLINE = {
 }
 """By recipe: the data set, the smallest image that the network takes, the number of classes."""
 
-FAST = ("flowers_vgg16",)
-
 
 def run(words: list[str], folder: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "TFDS_DATA_DIR": str(folder / "tfds")}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in OFFLINE]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OFFLINE)
 def test_a_recipe_trains_and_publishes_offline(name: str, tmp_path):
     data, size, classes = OFFLINE[name]
     tiny_tfds.write_tiny(tmp_path / "tfds", data)

@@ -13,7 +13,7 @@ import tiny_scenes
 from cli_runs import Outcome, run_here, run_process
 from PIL import Image
 
-SMALL = ("--backbone.name", "mobilenet", "--backbone.weights", "none", "--backbone.image_size", "64")
+SMALL = ("--backbone.name", "vgg16", "--backbone.weights", "none", "--backbone.image_size", "64")
 CLASSES = ("background", *tiny_scenes.CLASSES)
 
 
@@ -33,8 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fitted(folder: Path) -> Outcome:
     """`fit --json` with both phases, in a process of its own."""
-    words = ["fit", "scenes", *SMALL, "--head.epochs", "2", "--fine_tune.epochs", "30", "--json"]
-    done = run_process([*words, "--fine_tune.learning_rate", "2e-3"], folder)
+    words = ["fit", "scenes", *SMALL, "--head.epochs", "2", "--fine_tune.epochs", "3", "--json"]
+    done = run_process([*words, "--fine_tune.trainable", "last:1"], folder)
     assert done.status == 0, done.err
     return done
 
@@ -53,7 +53,7 @@ def test_a_folder_of_masks_is_trained_scored_and_published(fitted, folder):
     }
     assert set(metrics["iou_by_class"]) == set(CLASSES)
     # Plain colours are learned even from random weights; background everywhere would give 0.27.
-    assert metrics["mean_iou"] > 0.35
+    assert metrics["mean_iou"] > 0.5
     assert (folder / found["saved_model"]).samefile(folder / "saved_models/scenes/1")
 
 

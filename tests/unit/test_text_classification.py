@@ -231,7 +231,7 @@ def _reviews(count: int) -> list[tuple[str, str]]:
     return [(f"{i} {(GOOD if i % 2 else BAD)[i // 2 % 4]}", "good" if i % 2 else "bad") for i in range(count)]
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2"])
+@pytest.mark.parametrize("name", [pytest.param("bert", marks=pytest.mark.slow), "gpt2"])
 def test_a_run_learns_and_serves_without_its_preset(
     name: str, bert: Path, gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

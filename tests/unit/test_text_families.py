@@ -47,7 +47,13 @@ class _Presets(dict[str, Path]):
         return self[name]
 
 
-@pytest.fixture(scope="module", params=WRITERS)
+REPEATED = {"electra", "opt", "gpt_neo_x", "falcon", "qwen", "qwen3", "llama", "mixtral", "phi3"}
+"""Slow: each has the kind of tokenizer and of layers of another."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] if n in REPEATED else []) for n in WRITERS]
+)
 def case(request: pytest.FixtureRequest, presets: dict[str, Path]) -> tuple[str, Backbone]:
     name = request.param
     return name, backbones.load(BackboneSpec(name=str(presets[name])))
