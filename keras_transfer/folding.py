@@ -93,6 +93,8 @@ def _never_empty(batch: tf.Tensor) -> tf.Tensor:
 
 def _fold(concrete: Any) -> Any | None:
     """The function with constants for variables, or None where TensorFlow cannot convert it."""
+    # Lookup tables made eagerly (keras_hub's tokenizers) leave None here in every graph; TensorFlow warns of each.
+    concrete.graph.clear_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
     try:
         # Loops and branches stay functional: the old control flow is not needed by anything that reads SavedModels.
         return convert_variables_to_constants_v2(concrete, lower_control_flow=False)

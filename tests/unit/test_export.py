@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -354,6 +355,18 @@ def test_folded_equals_unfolded(activation: str) -> None:
     pixels = photos(5)
     np.testing.assert_allclose(folded.call(pixels), plain.call(pixels), atol=1e-6)
     np.testing.assert_allclose(folded.call(pixels), network(pixels.astype(np.float32), training=False), atol=1e-6)
+
+
+def test_folding_says_nothing_of_lookup_tables_made_before(caplog: pytest.LogCaptureFixture) -> None:
+    name, logger = tf.compat.v1.GraphKeys.TABLE_INITIALIZERS, logging.getLogger("tensorflow")
+    tf.compat.v1.add_to_collection(name, None)  # as the tables of keras_hub's tokenizers do
+    logger.addHandler(caplog.handler)
+    try:
+        assert folding.numeric_part(small_network()).folded
+    finally:
+        logger.removeHandler(caplog.handler)
+        tf.compat.v1.get_default_graph().clear_collection(name)
+    assert "serializing" not in caplog.text
 
 
 @pytest.mark.parametrize("offset", [0.0, -1.0])
