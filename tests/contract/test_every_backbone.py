@@ -32,7 +32,7 @@ BLOCKS = {
     "convnext_tiny": ["stem", "stage0", "stage1", "stage2", "stage3"],
     "nasnet_mobile": ["stem", "stage1", "stage2", "stage3"],
 }
-"""One member or two of each family, whose structure is checked in the fast set."""
+"""One member or two of each family."""
 TRAINED = ("vgg16",)
 """All others are slow, and their kinds are trained tiny in test_tasks."""
 OTHERS = [name for name in families.ARCHITECTURES if name not in BLOCKS]
