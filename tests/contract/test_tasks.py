@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,21 @@ def test_the_best_weights_stay_and_every_example_is_scored(bench: Bench):
     assert history.best[f"val_{primary}"] == max(row[f"val_{primary}"] for row in rows.values())
     np.testing.assert_allclose(scores[primary], history.best[f"val_{primary}"], atol=1e-6)
     np.testing.assert_allclose(loss, history.best["val_loss"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_pass_after_others_begins_at_the_beginning(bench: Bench):
+    predictor = evaluation.Predictor(bench.joined.model, bench.loss)
+    predict = functools.partial(predictor, bench.task, bench.examples["validation"], bench.labels, 2)
+    _, first = predict()
+    _, second = predict()
+
+    def interrupt(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(interrupt)
+    _, third = predict()
+    assert second == first == third
 
 
 @dataclass
