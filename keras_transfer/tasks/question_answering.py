@@ -195,9 +195,9 @@ class QuestionAnswering:
         if not meta:
             return []
         first, null = (np.array([about[name] for about in meta], np.int32) for name in ("first", "null"))
-        characters = (spans.ragged([about[name] for about in meta]) for name in ("starts", "ends"))
+        starts, ends = (spans.ragged([about[name] for about in meta]) for name in ("starts", "ends"))
         best = spans.best_in_batch(meta[0]["longest"], meta[0]["most"])
-        found, nothing = best(tf.constant(outputs, tf.float32), first, null, *characters)
+        found, nothing = best(tf.constant(outputs, tf.float32), spans.Places(first, null, starts, ends))
         return spans.candidates(spans.Spans(*(value.numpy() for value in found)), nothing.numpy(), meta)
 
     def merge(self, parts: Sequence[Mapping[str, Any]], labels: Labels) -> dict[str, Any]:
@@ -261,9 +261,9 @@ class QuestionAnswering:
             question, context = offsets.repaired(question), offsets.repaired(context)
             found = windowing.graph(question, context)
             inputs = windowing.tokenizer.dense(found.ids, found.segments, names, width)
-            places = found.first, found.null, found.starts, found.ends
-            tokens, nothing = spans.best_in_chunks(numeric, inputs, *places, longest, most)
-            characters = spans.in_characters(tokens, found.first, found.starts, found.ends)
+            places = spans.Places(found.first, found.null, found.starts, found.ends)
+            tokens, nothing = spans.best_in_chunks(numeric, inputs, places, longest, most)
+            characters = spans.in_characters(tokens, places)
             best, least = spans.merge_windows(characters, nothing, found.record, tf.size(context), most)
             return answering.answer_tensors(best, least, context, threshold)
 

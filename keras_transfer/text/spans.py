@@ -73,6 +73,19 @@ def loss(logits: tf.Tensor, targets: Mapping[str, tf.Tensor]) -> tf.Tensor:
     return -tf.reduce_sum(tf.where(chosen, shares, 0.0), axis=[1, 2]) / 2
 
 
+class Places(NamedTuple):
+    """Where the context is in each of W windows, and what its tokens are."""
+
+    first: tf.Tensor
+    """int32 [W], the place of the first token of the context."""
+    null: tf.Tensor
+    """int32 [W], the place of "no answer"."""
+    starts: tf.RaggedTensor
+    """int32 [W, None], the first character of each token of the context in the window, rising."""
+    ends: tf.RaggedTensor
+    """int32 [W, None], the one after its last."""
+
+
 def edges(starts: tf.RaggedTensor, ends: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Bool [W, C] twice: the tokens with which an answer may begin, and those with which it may end.
 
@@ -80,8 +93,8 @@ def edges(starts: tf.RaggedTensor, ends: tf.RaggedTensor) -> tuple[tf.Tensor, tf
     that no two spans of tokens are the same characters. White space alone (an end not after its start) is no answer.
 
     Args:
-        starts: int32 [W, None], the first character of each token of the context in the window, rising.
-        ends: int32 [W, None], the one after its last.
+        starts: as in `Places`.
+        ends: as in `Places`.
     """
     start, end = starts.to_tensor(0), ends.to_tensor(0)
     real = end > start
@@ -95,26 +108,16 @@ def edges(starts: tf.RaggedTensor, ends: tf.RaggedTensor) -> tuple[tf.Tensor, tf
     return real & ~later[:, :width], real & ~earlier[:, :width]
 
 
-def best_in_windows(
-    logits: tf.Tensor,
-    first: tf.Tensor,
-    null: tf.Tensor,
-    starts: tf.RaggedTensor,
-    ends: tf.RaggedTensor,
-    longest: int,
-    most: int,
-) -> tuple[Spans, tf.Tensor]:
+def best_in_windows(logits: tf.Tensor, places: Places, longest: int, most: int) -> tuple[Spans, tf.Tensor]:
     """The best spans of each window, in tokens, and the log-probability of "no answer", float32 [W].
 
     Args:
         logits: float [W, T, 2]; W may be 0.
-        first: int32 [W], the place of the first token of the context.
-        null: int32 [W], the place of "no answer".
-        starts: int32 [W, None], the first character of each token of the context in the window.
-        ends: int32 [W, None], the one after its last.
+        places: of the windows.
         longest: the most tokens of an answer.
         most: K, the number of spans.
     """
+    first, null, starts, ends = places
     count = tf.cast(starts.row_lengths(), tf.int32)
     shares = log_shares(logits, first, count, null)
     length = tf.shape(logits)[1]
@@ -129,8 +132,8 @@ def best_in_windows(
 
     start, end = (scored(column, may_be) for column, may_be in enumerate(edges(starts, ends)))
     end = tf.pad(end, [[0, 0], [0, longest - 1]], constant_values=IMPOSSIBLE)
-    ends = tf.stack([end[:, ahead : ahead + length] for ahead in range(longest)], axis=-1)
-    pairs = tf.maximum(start[:, :, None] + ends, IMPOSSIBLE)
+    ahead = tf.stack([end[:, by : by + length] for by in range(longest)], axis=-1)
+    pairs = tf.maximum(start[:, :, None] + ahead, IMPOSSIBLE)
     flat = tf.reshape(pairs, [-1, length * longest])
     flat = tf.pad(flat, [[0, 0], [0, most]], constant_values=IMPOSSIBLE)
     values, which = tf.math.top_k(flat, most)
@@ -147,10 +150,7 @@ def best_in_windows(
 def best_in_chunks(
     numeric: Callable[[Any], tf.Tensor],
     inputs: Mapping[str, tf.Tensor],
-    first: tf.Tensor,
-    null: tf.Tensor,
-    starts: tf.RaggedTensor,
-    ends: tf.RaggedTensor,
+    places: Places,
     longest: int,
     most: int,
 ) -> tuple[Spans, tf.Tensor]:
@@ -159,21 +159,18 @@ def best_in_chunks(
     Args:
         numeric: inputs of some windows to their logits, float [w, T, 2]; w may be 0.
         inputs: of all windows, [W, T] by name; W may be 0.
-        first: int32 [W], the place of the first token of the context.
-        null: int32 [W], the place of "no answer".
-        starts: int32 [W, None], the first character of each token of the context in the window.
-        ends: int32 [W, None], the one after its last.
+        places: of all windows.
         longest: the most tokens of an answer.
         most: K, the number of spans.
     """
-    rounds = tf.maximum(-(-tf.size(first) // WINDOWS_AT_ONCE), 1)
+    rounds = tf.maximum(-(-tf.size(places.first) // WINDOWS_AT_ONCE), 1)
     forms = [(tf.int32, [None, most])] * 2 + [(tf.float32, [None, most])] * 2 + [(tf.float32, [None])]
     empty = [tf.TensorArray(dtype, rounds, infer_shape=False, element_shape=shape) for dtype, shape in forms]
 
     def step(number: tf.Tensor, *parts: tf.TensorArray) -> Any:
         here = slice(number * WINDOWS_AT_ONCE, (number + 1) * WINDOWS_AT_ONCE)
         logits = numeric({name: value[here] for name, value in inputs.items()})
-        found, nothing = best_in_windows(logits, first[here], null[here], starts[here], ends[here], longest, most)
+        found, nothing = best_in_windows(logits, Places(*(part[here] for part in places)), longest, most)
         return (number + 1, *(part.write(number, value) for part, value in zip(parts, (*found, nothing), strict=True)))
 
     # In parallel, all rounds would be in memory after all.
@@ -184,9 +181,9 @@ def best_in_chunks(
 
 @functools.cache
 def best_in_batch(longest: int, most: int) -> Callable[..., tuple[Spans, tf.Tensor]]:
-    """`best_in_windows` as a traced function of logits, first, null, starts and ends."""
+    """`best_in_windows` as a traced function of logits and places."""
     numbers, ragged = tf.TensorSpec([None], tf.int32), tf.RaggedTensorSpec([None, None], tf.int32, 1)
-    signature = [tf.TensorSpec([None, None, 2], tf.float32), numbers, numbers, ragged, ragged]
+    signature = [tf.TensorSpec([None, None, 2], tf.float32), Places(numbers, numbers, ragged, ragged)]
     best = functools.partial(best_in_windows, longest=longest, most=most)
     return tf.function(lambda *given: best(*given), input_signature=signature, autograph=False)
 
@@ -197,21 +194,19 @@ def ragged(rows: Sequence[np.ndarray]) -> tf.RaggedTensor:
     return tf.RaggedTensor.from_row_lengths(np.concatenate([*rows, np.zeros(0)]).astype(np.int32), sizes)
 
 
-def in_characters(spans: Spans, first: tf.Tensor, starts: tf.RaggedTensor, ends: tf.RaggedTensor) -> Spans:
+def in_characters(spans: Spans, places: Places) -> Spans:
     """Spans of tokens as spans of characters.
 
     Args:
         spans: of windows, in tokens.
-        first: int32 [W], the place of the first token of the context.
-        starts: int32 [W, None], the first character of each token of the context in the window.
-        ends: int32 [W, None], the one after its last.
+        places: of the windows.
     """
     # A column more, so that a window without any context has something to gather.
-    from_token = tf.pad(starts.to_tensor(0), [[0, 0], [0, 1]])
-    to_token = tf.pad(ends.to_tensor(0), [[0, 0], [0, 1]])
+    from_token = tf.pad(places.starts.to_tensor(0), [[0, 0], [0, 1]])
+    to_token = tf.pad(places.ends.to_tensor(0), [[0, 0], [0, 1]])
 
-    def characters(table: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        return tf.gather(table, tf.maximum(places - first[:, None], 0), batch_dims=1)
+    def characters(table: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
+        return tf.gather(table, tf.maximum(tokens - places.first[:, None], 0), batch_dims=1)
 
     start, end = characters(from_token, spans.start), characters(to_token, spans.end)
     possible = spans.log_probability > POSSIBLE
@@ -276,7 +271,7 @@ def candidates(spans: Spans, nothing: np.ndarray, meta: Sequence[Mapping[str, An
     Args:
         spans: of windows, in tokens.
         nothing: float32 [W], the log-probability of "no answer".
-        meta: of each window: `first`, `starts` and `ends` as `in_characters` takes them, and `context`.
+        meta: of each window: `first`, `starts` and `ends` as in `Places`, and `context`.
 
     Returns:
         `candidates`: dictionaries of `start`, `end`, `log_probability`, `margin`, best first; `no_answer`: the

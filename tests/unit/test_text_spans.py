@@ -32,12 +32,13 @@ def by_hand(logits: np.ndarray, row: int, longest: int) -> list[tuple[float, int
     return sorted(found, reverse=True)
 
 
+def places(first: np.ndarray, null: np.ndarray, starts: list[np.ndarray], ends: list[np.ndarray]) -> spans.Places:
+    return spans.Places(first.astype(np.int32), null.astype(np.int32), spans.ragged(starts), spans.ragged(ends))
+
+
 def best(logits: np.ndarray, longest: int, most: int):
     starts = [np.arange(count) for count in COUNT]
-    places, characters = (FIRST, NULL), (starts, [start + 1 for start in starts])
-    return spans.best_in_batch(longest, most)(
-        logits, *(v.astype(np.int32) for v in places), *(spans.ragged(rows) for rows in characters)
-    )
+    return spans.best_in_batch(longest, most)(logits, places(FIRST, NULL, starts, [start + 1 for start in starts]))
 
 
 @pytest.mark.parametrize("longest", [1, 2, 30])
@@ -57,9 +58,8 @@ def test_the_best_spans_are_those_of_a_full_search(logits, longest):
 
 
 def test_no_window_at_all():
-    found, nothing = spans.best_in_batch(3, 2)(
-        np.zeros((0, 5, 2), np.float32), *(np.zeros(0, np.int32) for _ in range(2)), spans.ragged([]), spans.ragged([])
-    )
+    none = np.zeros(0)
+    found, nothing = spans.best_in_batch(3, 2)(np.zeros((0, 5, 2), np.float32), places(none, none, [], []))
     assert found.start.shape == (0, 2) and nothing.shape == (0,)
 
 
@@ -134,14 +134,13 @@ def test_no_two_spans_of_tokens_are_the_same_characters():
     logits = np.zeros((2, 8, 2), np.float32)
     logits[0, 2:5] = 3.0  # the network would begin and end inside the smiley, or at the space
     most = 7
-    found, nothing = spans.best_in_batch(9, most)(
-        logits, np.ones(2, np.int32), np.zeros(2, np.int32), spans.ragged(starts), spans.ragged(ends)
-    )
+    where = places(np.ones(2), np.zeros(2), starts, ends)
+    found, nothing = spans.best_in_batch(9, most)(logits, where)
     meta = [{"first": 1, "starts": a, "ends": b, "context": "😀 b😀"} for a, b in zip(starts, ends, strict=True)]
     outside = spans.candidates(spans.Spans(*(v.numpy() for v in found)), nothing.numpy(), meta)
     pairs = [(each["start"], each["end"]) for each in outside[0]["candidates"]]
     assert sorted(pairs) == [(0, 1), (0, 3), (0, 4), (2, 3), (2, 4), (3, 4)] and outside[1]["candidates"] == []
-    characters = spans.in_characters(found, tf.ones(2, tf.int32), spans.ragged(starts), spans.ragged(ends))
+    characters = spans.in_characters(found, where)
     inside, _ = spans.merge_windows(characters, nothing, tf.constant([0, 1]), tf.constant(2), most)
     possible = inside.log_probability.numpy() > spans.POSSIBLE
     assert possible.sum(axis=1).tolist() == [6, 0]
