@@ -39,7 +39,7 @@ class Predictor:
 
         self._step = step
         # Tracing a dataset, and preparing it for a new iterator, take longer than a pass over few examples: one endless
-        # iterator is kept from epoch to epoch.
+        # iterator is kept from epoch to epoch. Where in the round a pass begins makes no difference to it.
         self._held: tuple[Any, int, Iterator[Any], int] | None = None
 
     def __call__(
@@ -52,7 +52,11 @@ class Predictor:
     ) -> tuple[list[Prediction], float]:
         """One prediction a record, in the order in which records first appear, and the mean loss of the examples."""
         batch_size = _even(min(batch_size, len(examples)), self._strategy.num_replicas_in_sync)
-        iterator, steps = self._batches(examples, batch_size)
+        if self._held is None or self._held[0] is not examples or self._held[1] != batch_size:
+            batches = evaluation_batches(examples, batch_size)
+            iterator = iter(self._strategy.experimental_distribute_dataset(batches.dataset.repeat()))
+            self._held = (examples, batch_size, iterator, batches.steps)
+        _, _, iterator, steps = self._held
         parts: list[Prediction | None] = [None] * len(examples)
         total, done = 0.0, 0
         for _ in range(steps):
@@ -68,17 +72,8 @@ class Predictor:
             done += len(rows)
             if progress:
                 progress(done)
-        self._held = (examples, batch_size, iterator, steps)
         merged = [task.merge(group, labels) for group in _by_id(examples.ids, parts)]
         return merged, total / max(len(examples), 1)
-
-    def _batches(self, examples: Any, batch_size: int) -> tuple[Iterator[Any], int]:
-        """An iterator at the beginning of a pass, and the batches of one."""
-        held, self._held = self._held, None  # a pass that is cut short leaves its iterator anywhere
-        if held is not None and held[0] is examples and held[1] == batch_size:
-            return held[2:]
-        batches = evaluation_batches(examples, batch_size)
-        return iter(self._strategy.experimental_distribute_dataset(batches.dataset.repeat())), batches.steps
 
     def _local(self, result: Any) -> Any:
         """Per-replica results as whole NumPy batches, in order."""
