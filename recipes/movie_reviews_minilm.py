@@ -5,7 +5,7 @@
 
 Both do the same but for the seed. Rate, epochs and smoothing were chosen on the 470 rows split off for validation.
 Expected accuracy on the 1,000 test rows: 0.862 (0.858 to 0.864 over seeds 0, 1, 2); frozen features alone: about 0.75.
-Time on two idle CPU cores: 105 to 111 seconds in all, features, export and its check included.
+Time on two idle CPU cores: 105 to 111 seconds in all (301 on a slower day), features, export and its check included.
 """
 
 from keras_transfer import BackboneSpec, DataSpec, Phase, Recipe
