@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_transfer.recipe import Phase
@@ -50,20 +51,35 @@ class PacedAdamW(keras.optimizers.AdamW):
     Source: Loshchilov & Hutter, Decoupled Weight Decay (2019); Howard & Ruder, ULMFiT (2018) for layer-wise rates.
     """
 
-    def __init__(self, *, paces: Mapping[str, float] | None = None, **arguments: Any):
-        super().__init__(**arguments)
+    def __init__(self, learning_rate: Any, weight_decay: float = 0.0, paces: Mapping[str, float] | None = None):
+        super().__init__(learning_rate, weight_decay)
         self._paces = dict(paces or {})
         self._pace_of: list[float] = []
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One variable's update, at its own pace."""
+        """One variable's update, at its own pace: what Keras computes, in one pass over memory instead of ten.
+
+        Most of a small batch's step goes into the update of every weight (MiniLM, 8 texts: half of it). Keras writes a
+        tensor for each operation of the formula; TensorFlow's fused kernel reads and writes each number once.
+        """
         # Keras hands over backend variables, which only its own index tells apart (tests/contract/test_keras_facts.py).
-        pace = self._pace_of[self._get_variable_index(variable)]
-        rate = learning_rate * pace
+        index = self._get_variable_index(variable)
+        rate = tf.cast(learning_rate * self._pace_of[index], variable.dtype)
         if self.weight_decay and self._use_weight_decay(variable):
-            factor = ops.cast(rate * self.weight_decay, variable.dtype)
-            self.assign_sub(variable, variable * factor)
-        super().update_step(gradient, variable, rate)
+            variable.assign(variable * (1.0 - rate * self.weight_decay))
+        done = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.cast(self.beta_1, variable.dtype) ** done,
+            beta2_power=tf.cast(self.beta_2, variable.dtype) ** done,
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, variable.dtype),
+        )
 
     def _apply_weight_decay(self, variables: Any) -> None:
         """Nothing: `update_step` does it, since Keras's own decays every variable at the full rate."""
