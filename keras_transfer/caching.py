@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import boundary_cache, decoded_images, feature_cache, freezing
+from keras_transfer import boundary_cache, decoded_images, devices, feature_cache, freezing
 from keras_transfer.backbones import Backbone
 from keras_transfer.feature_cache import CachedExamples, CacheTooLarge, Encode, FeatureCache, View
 from keras_transfer.feature_store import Store
@@ -65,7 +65,7 @@ def clean_features(
     encoder: keras.Model, examples: Mapping[str, Examples], recipe: Recipe, log: Log
 ) -> dict[str, FeatureCache]:
     """Features of the training and validation examples as they are, without augmentation."""
-    encode = Encode(encoder)
+    encode = _encode(encoder, recipe)
     present = [name for name in CACHED_SPLITS if name in examples]
     if recipe.head.feature_noise:
         raise ValueError(
@@ -80,7 +80,7 @@ def head_examples(
 ) -> dict[str, CachedExamples] | None:
     """What the head trains on; None where the features do not fit, and it must train through the backbone."""
     try:
-        return _cached(encoder, Encode(encoder), examples, recipe, recipe.head, "head", log, "", ())
+        return _cached(encoder, _encode(encoder, recipe), examples, recipe, recipe.head, "head", log, "", ())
     except CacheTooLarge as error:
         if recipe.cache != "auto" or recipe.head.feature_noise:
             raise
@@ -119,7 +119,7 @@ def at_boundary(
             )
         log.say(f"fine_tune: nothing below is cached: {why}")
         return None
-    encode = Encode(parts.prefix)
+    encode = _encode(parts.prefix, recipe)
     if not forced and not _worth_it(parts, encode, examples, recipe, log):
         return None
     name, extras = boundary_cache.BOUNDARY, parts.extras
@@ -167,6 +167,11 @@ def decoded(examples: Mapping[str, Examples], recipe: Recipe, name: str, log: Lo
         log.say(f"{each}. {error}")
         return dict(examples)
     return found
+
+
+def _encode(model: keras.Model, recipe: Recipe) -> Encode:
+    """The functions of the frozen part, in the precision that the recipe computes in."""
+    return Encode(model, devices.fast_math(recipe.devices))
 
 
 def _worth_it(

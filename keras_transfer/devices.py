@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -85,6 +88,29 @@ def keep_freed_memory() -> bool:
         any(set_option(ctypes.c_int(option), ctypes.c_int(value)) for value in values)
         for option, values in _MALLOC_OPTIONS
     )
+
+
+def fast_math(spec: DeviceSpec) -> bool:
+    """Whether features and training steps are computed in bfloat16: asked for, and on a processor with AMX."""
+    if not spec.fast_math or tf.config.list_logical_devices("GPU"):
+        return False
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return False
+
+
+@contextlib.contextmanager
+def in_bfloat16(layers: Sequence[keras.Layer]) -> Iterator[None]:
+    """Layers of float32 compute in bfloat16 wherever they are traced meanwhile; their weights stay float32."""
+    policies = [(layer, layer.dtype_policy) for layer in layers if layer.dtype_policy.name == "float32"]
+    try:
+        for layer, _ in policies:
+            layer.dtype_policy = "mixed_bfloat16"
+        yield
+    finally:
+        for layer, policy in policies:
+            layer.dtype_policy = policy
 
 
 def _precision(spec: DeviceSpec) -> str:

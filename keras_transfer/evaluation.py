@@ -33,9 +33,10 @@ class Predictor:
             outputs = tf.nest.map_structure(_full_precision, outputs)
             return outputs, tf.cast(each, tf.float32), batch["real"], batch["index"]
 
+        # Of an iterator, whose batches of any length are one trace.
         @tf.function(reduce_retracing=True, autograph=False)
-        def step(batch: Any) -> Any:
-            return self._strategy.run(replica, args=(batch,))
+        def step(iterator: Any) -> Any:
+            return self._strategy.run(replica, args=(next(iterator),))
 
         self._step = step
         # Tracing a dataset, and preparing it for a new iterator, take longer than a pass over few examples: one endless
@@ -60,7 +61,7 @@ class Predictor:
         parts: list[Prediction | None] = [None] * len(examples)
         total, done = 0.0, 0
         for _ in range(steps):
-            local = self._local(self._step(next(iterator)))
+            local = self._local(self._step(iterator))
             outputs, each, real, index = local
             kept = real > 0
             rows = index[kept]

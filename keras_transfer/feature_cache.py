@@ -20,18 +20,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer import devices
 from keras_transfer.cached_examples import CachedExamples, gather_targets
 from keras_transfer.data.pipeline import evaluation_batches, training_batches, unwrap
 from keras_transfer.feature_arrays import FeatureCache, Leaf, write_stream
 from keras_transfer.feature_key import View, identity
 from keras_transfer.feature_store import CacheTooLarge, Store, hold, release
-from keras_transfer.folding import numeric_part
+from keras_transfer.folding import numeric_part, weight_bytes
 from keras_transfer.tasks.base import Examples
 
 __all__ = ["CacheTooLarge", "CachedExamples", "FeatureCache", "View", "bytes_of_example", "compute", "gather_targets"]
 
-FOLD_FROM = 1_000
-"""Examples from which constants are folded: that takes some 1.5 s, and then saves about a fifth of the pass."""
+FOLD_FROM = 1 / 15_000
+"""Examples, by bytes of weights, from which constants are folded: copying takes seconds (EfficientNet-Lite0, 14 MB:
+1.5 s; MiniLM, 90 MB: 5 s), which a long pass gains back (a fifth and a twelfth of it)."""
 AT_ONCE = 2
 """Batches side by side on a CPU at most: each holds its activations in memory."""
 
@@ -69,7 +71,9 @@ def compute(
         CacheTooLarge: the features do not fit into the budget.
         ValueError: the examples have no key, or a feature is too large for float16.
     """
-    store, key, count = Store(directory), identity(encoder, examples, view, precision), len(examples)
+    encode = encode or Encode(encoder)
+    key = identity(encoder, examples, view, precision, encode.in_bfloat16)
+    store, count = Store(directory), len(examples)
     used = store.use(key)
     try:
         found = store.open(key, count)
@@ -77,7 +81,6 @@ def compute(
             filled = store.fill(key)
             try:
                 size = batch_size or best_batch_size()
-                encode = encode or Encode(encoder)
                 found = _fill(encoder, encode, examples, store, key, size, progress, describe, view, precision)
             finally:
                 release(filled)
@@ -107,23 +110,32 @@ def best_batch_size() -> int:
 class Encode:
     """The functions of one encoder, whose weights stay as they are: traced once for all passes, which takes seconds."""
 
-    def __init__(self, encoder: keras.Model):
-        self._encoder = encoder
+    def __init__(self, encoder: keras.Model, in_bfloat16: bool = False):
+        self._encoder, self.in_bfloat16 = encoder, in_bfloat16
         self._functions: dict[bool, Callable[[Any], Any]] = {}
 
     def __call__(self, fold: bool) -> Callable[[Any], Any]:
         """A traced function of a batch's inputs; a folded one where that is asked for, or is there already."""
         fold = fold or True in self._functions
         if fold not in self._functions:
-            self._functions[fold] = encode_function(self._encoder, fold)
+            layers = self._encoder._flatten_layers() if self.in_bfloat16 else []
+            self._functions[fold] = encode_function(self._encoder, fold, list(layers))
         return self._functions[fold]
 
 
-def encode_function(encoder: keras.Model, fold: bool) -> Callable[[Any], Any]:
-    """The encoder as a traced function of a batch's inputs."""
+def encode_function(encoder: keras.Model, fold: bool, in_bfloat16: Sequence[keras.Layer] = ()) -> Callable[[Any], Any]:
+    """The encoder as a traced function of a batch's inputs; some of its layers may compute in bfloat16."""
     if fold and tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        return tf.function(numeric_part(encoder).call, reduce_retracing=True, autograph=False)
-    return tf.function(lambda inputs: encoder(inputs, training=False), reduce_retracing=True, autograph=False)
+        with devices.in_bfloat16(in_bfloat16):
+            # Not traced once more: that would copy the constants into another graph, and again for another length.
+            return numeric_part(encoder).call
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def encode(inputs: Any) -> Any:
+        with devices.in_bfloat16(in_bfloat16):
+            return encoder(inputs, training=False)
+
+    return encode
 
 
 class _Rest:
@@ -170,7 +182,7 @@ def _fill(
     if cache is not None and cache.complete:
         return cache
     done = int(cache.done.sum()) if cache is not None else 0
-    encode = traced(fold=len(examples) - done >= FOLD_FROM)
+    encode = traced(fold=len(examples) - done >= FOLD_FROM * weight_bytes(encoder))
     names: list[str] = []
 
     def values_of(batch: dict[str, Any], rows: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:

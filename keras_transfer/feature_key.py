@@ -33,7 +33,13 @@ class View:
     """Of the training, where batches mix examples (MixUp, CutMix); else of any pass."""
 
 
-def identity(encoder: keras.Model, examples: Examples, view: View | None = None, precision: str = "float32") -> str:
+def identity(
+    encoder: keras.Model,
+    examples: Examples,
+    view: View | None = None,
+    precision: str = "float32",
+    in_bfloat16: bool = False,
+) -> str:
     """The identity of a cache: weights, architecture with preprocessing, examples, precisions, view.
 
     Raises:
@@ -44,6 +50,7 @@ def identity(encoder: keras.Model, examples: Examples, view: View | None = None,
     digest = hashlib.blake2b(digest_size=16)
     parts: list[Any] = [CACHE_FORMAT, examples.key, len(examples), keras.config.dtype_policy().name, view]
     parts += [precision] if precision != "float32" else []
+    parts += ["computed in bfloat16"] if in_bfloat16 else []
     digest.update(repr(parts).encode())
     if view is not None:
         for name, values in sorted((examples.targets or {}).items()):

@@ -179,7 +179,7 @@ def snapshot(model: keras.Model) -> dict[str, str]:
     for variable in model.weights:
         if id(variable) not in moving:
             digest = digests.setdefault(variable.path, hashlib.blake2b(digest_size=16))
-            digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+            digest.update(np.ascontiguousarray(variable.numpy()).view(np.uint8))
     return {path: digest.hexdigest() for path, digest in digests.items()}
 
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_transfer import freezing
-from keras_transfer.data.pipeline import Batches
+from keras_transfer.data.pipeline import PREFETCHED, Batches, untuned
 from keras_transfer.recipe import Phase
 from keras_transfer.training_loop import History, Loss, Scores, train_phase
 
@@ -137,7 +137,7 @@ def _batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy, name: s
         element["weight"] /= tf.maximum(tf.reduce_sum(element["weight"]), 1e-12)
         return element
 
-    return Batches(dataset.map(form).prefetch(tf.data.AUTOTUNE), steps, size, endless=False)
+    return Batches(untuned(dataset.map(form).prefetch(PREFETCHED)), steps, size, endless=False)
 
 
 def _count(dataset: tf.data.Dataset, replicas: int) -> tuple[int, int]:

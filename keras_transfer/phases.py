@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer import evaluation, freezing, solvers
+from keras_transfer import devices, evaluation, freezing, solvers
 from keras_transfer.backbones import Backbone
 from keras_transfer.caching import AtBoundary
 from keras_transfer.data.pipeline import Batches, training_batches
@@ -131,6 +131,7 @@ def train_joined(
         watch=watch,
         xla=recipe.devices.xla,
         untrained=phase is recipe.head or (phase is recipe.fine_tune and recipe.head.epochs == 0),
+        in_bfloat16=backbone.model._flatten_layers() if devices.fast_math(recipe.devices) else (),
     )
     freezing.assert_only_changed(before, freezing.snapshot(model), history.trained)
     return history

@@ -1,17 +1,20 @@
 """Run: one training's folder, with its recipe, history, checkpoints, metrics and log.
 
 `runs/<name>-<date>-<time>/` holds `recipe.json`, `run.json` (status, versions, data fingerprint, seconds, scores),
-`labels.json`, `history.jsonl`, `log.txt`, `model.keras` and `checkpoints/`. Files are written beside and renamed, so
-that a crash leaves the older whole.
+`labels.json`, `history.jsonl`, `log.txt` and `model.keras`; until it is done, `checkpoints/`. Files are written beside
+and renamed, so that a crash leaves the older whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 RUN_FORMAT = 1
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
+LONGEST_SHARE = 0.1
+"""Of the time that may go by while checkpoints are written: four times the weights, on a slow disk, take seconds."""
 PACKAGES = ("keras-transfer", "tensorflow", "keras", "keras-hub", "numpy")
 
 
@@ -56,6 +61,8 @@ class Run:
     _model: Any = None
     _state: Any = None
     _saved_at: float = 0.0
+    _pause: float = SECONDS_BETWEEN_CHECKPOINTS
+    _writing: Future[None] | None = None
 
     @property
     def model(self) -> keras.Model:
@@ -133,16 +140,41 @@ class Run:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def keep_state(self, phase: str, state: PhaseState, now: bool = False) -> None:
-        """Keeps the state of a phase for resuming; on disk at most every `SECONDS_BETWEEN_CHECKPOINTS`."""
+        """Keeps the state of a phase for resuming; on disk from time to time, while training goes on.
+
+        Raises:
+            OSError: the one before could not be written.
+        """
         self._state = (phase, state)
-        if now or time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+        if now:
             self.flush_state()
+        elif time.monotonic() - self._saved_at > self._pause and (self._writing is None or self._writing.done()):
+            self._wait()
+            writer = ThreadPoolExecutor(1, "checkpoint")
+            self._writing, self._state = writer.submit(self._write_state, phase, state), None
+            writer.shutdown(wait=False)
 
     def flush_state(self) -> None:
-        """Writes the kept state, if there is one that is not written."""
-        if self._state is None:
-            return
-        phase, state = self._state
+        """Writes the kept state, if there is one that is not written, and waits for one that is being written."""
+        self._wait()
+        if self._state is not None:
+            self._write_state(*self._state)
+            self._state = None
+
+    def drop_states(self) -> None:
+        """Removes the checkpoints of a run that has nothing left to resume: they take four times the weights."""
+        with contextlib.suppress(OSError):  # one that could not be written is not needed any more
+            self._wait()
+        self._state = None
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write_state(self, phase: str, state: PhaseState) -> None:
+        begun = time.monotonic()
         folder = self.path / "checkpoints"
         folder.mkdir(exist_ok=True)
         arrays = {f"weights/{path}": value for path, value in state.weights.items()}
@@ -152,7 +184,8 @@ class Run:
         beside = folder / f".{phase}.tmp.npz"
         np.savez(beside, mark=np.frombuffer(json.dumps(finite(mark)).encode(), np.uint8), **arrays)
         os.replace(beside, folder / f"{phase}.npz")
-        self._state, self._saved_at = None, time.monotonic()
+        self._saved_at = time.monotonic()
+        self._pause = max(SECONDS_BETWEEN_CHECKPOINTS, (self._saved_at - begun) / LONGEST_SHARE)
 
     def state(self, phase: str) -> PhaseState | None:
         """The kept state of a phase."""

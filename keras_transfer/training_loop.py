@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer import devices
 from keras_transfer.data.pipeline import Batches, unwrap
 from keras_transfer.recipe import Phase
 from keras_transfer.schedules import optimizer_for
@@ -88,6 +89,7 @@ def train_phase(
     watch: Watch | None = None,
     xla: bool = False,
     untrained: bool = False,
+    in_bfloat16: Sequence[keras.Layer] = (),
 ) -> History:
     """Trains the model's trainable variables; on return it holds the weights of the best epoch, or of the last.
 
@@ -103,6 +105,7 @@ def train_phase(
         watch: progress and state keeping.
         xla: compile the step by XLA; one device only.
         untrained: the head's weights are still random, so that scores from before the first epoch would say nothing.
+        in_bfloat16: layers whose part of the step is computed in it, though they are float32.
 
     Raises:
         TrainingError: frozen variables changed.
@@ -119,7 +122,7 @@ def train_phase(
         if keras.config.dtype_policy().name == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
-    run_steps = _make_loop(model, loss, optimizer, phase.clip_norm, strategy, xla)
+    run_steps = _make_loop(model, loss, optimizer, phase.clip_norm, strategy, xla, in_bfloat16)
     iterator = None
     first = 1
     try:
@@ -188,6 +191,7 @@ def _make_loop(
     clip_norm: float,
     strategy: tf.distribute.Strategy,
     xla: bool,
+    in_bfloat16: Sequence[keras.Layer],
 ) -> Callable[[Any, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """A traced loop of steps: (iterator, number of steps) -> (sum of losses, number of examples)."""
     replicas = strategy.num_replicas_in_sync
@@ -201,7 +205,8 @@ def _make_loop(
         # Watching only what trains lets the graph end the backward pass at the frozen boundary.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            outputs = model(unwrap(batch["inputs"]), training=True)
+            with devices.in_bfloat16(in_bfloat16):
+                outputs = model(unwrap(batch["inputs"]), training=True)
             each = tf.cast(loss(batch["targets"], outputs), tf.float32)
             # Weights sum to 1 over the global batch, so that the sum over devices is the batch's mean.
             mean = tf.reduce_sum(each * batch["weight"])

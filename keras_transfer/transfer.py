@@ -89,6 +89,7 @@ def fit(
                 run.saved_model = run_export.publish_run(run, prepared.task, joined.model, backbone, placed.precision)
         run.status, run.seconds = "done", clock.rounded()
         run.save()
+        run.drop_states()
     return run
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keras_transfer.data import files
 from keras_transfer.data.near_duplicates import COLUMNS, ROWS
+from keras_transfer.data.pipeline import untuned
 from keras_transfer.data.records import Record
 from keras_transfer.progress import Log
 from keras_transfer.samples.cache import SampleError, cache_folder, make_folder
@@ -99,7 +100,7 @@ def _thumbnails(paths: Sequence[str], chosen: Sequence[int]) -> Iterator[tuple[n
         dataset = tf.data.Dataset.from_tensor_slices(given)
         dataset = dataset.map(lambda i, p: (i, _thumbnail(p)), tf.data.AUTOTUNE, deterministic=False)
         # Before the batches: one bad file then costs itself only.
-        dataset = dataset.ignore_errors().batch(_BATCH).prefetch(1)
+        dataset = untuned(dataset.ignore_errors().batch(_BATCH).prefetch(1))
         yield from dataset.as_numpy_iterator()
 
 

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+PREFETCHED = 2
+"""Batches that wait for the model: more would only take memory."""
 LENGTH_STEP = 4
 """Batches in the order of their lengths are padded to multiples of this: few shapes, and little padding."""
 
@@ -154,7 +156,7 @@ def training_batches(
             epoch += 1
 
     dataset = _load(plans, examples, batch_size, seed, augment)
-    return Batches(dataset.prefetch(tf.data.AUTOTUNE), math.ceil(len(examples) / batch_size), batch_size, True)
+    return Batches(untuned(dataset.prefetch(PREFETCHED)), math.ceil(len(examples) / batch_size), batch_size, True)
 
 
 def evaluation_batches(examples: RandomAccess, batch_size: int) -> Batches:
@@ -165,7 +167,19 @@ def evaluation_batches(examples: RandomAccess, batch_size: int) -> Batches:
             yield plan.index, plan.real, 0, plan.length
 
     dataset = _load(plans, examples, batch_size, 0, augment=False)
-    return Batches(dataset.prefetch(tf.data.AUTOTUNE), math.ceil(len(examples) / batch_size), batch_size, False)
+    return Batches(untuned(dataset.prefetch(PREFETCHED)), math.ceil(len(examples) / batch_size), batch_size, False)
+
+
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The data set as read by as many threads as there are processors, not by a number that TensorFlow tunes.
+
+    Its tuner sleeps ever longer, up to a minute, and an iterator that goes away waits for it to wake: the end of a
+    phase, of a validation or of a pass took up to 55 s more, at random (TensorFlow 2.21 wakes the tuner just before it
+    says that all is over).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def unwrap(inputs: Any) -> Any:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from keras_transfer.data import files
 from keras_transfer.data.findings import DataError, Finding, Raw, find
+from keras_transfer.data.pipeline import untuned
 from keras_transfer.data.records import Record
 from keras_transfer.data.split_names import split_name
 from keras_transfer.data.table_records import label_text
@@ -108,7 +109,7 @@ def _elements(split: str, dataset: Any) -> Iterator[_Element]:
     if batched and spec.label.shape.rank == 0:
         raise _unfit(f"{split}: received inputs of shape {spec.input.shape}, a batch, with a single label")
     dataset = dataset.unbatch() if batched else dataset
-    for element in dataset.as_numpy_iterator():
+    for element in untuned(dataset).as_numpy_iterator():
         yield _pair(split, element)
 
 

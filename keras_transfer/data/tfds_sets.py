@@ -146,9 +146,11 @@ def rows(builder: Any, split: str, decoders: Any = None) -> Iterator[Mapping[str
     """The examples of one split as NumPy values, in their own order."""
     import tensorflow_datasets as tfds
 
+    from keras_transfer.data.pipeline import untuned
+
     config = tfds.ReadConfig(interleave_cycle_length=1)
     dataset = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False, read_config=config)
-    yield from tfds.as_numpy(dataset)
+    yield from tfds.as_numpy(untuned(dataset))
 
 
 def identity(builder: Any) -> str:

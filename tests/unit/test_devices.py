@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -18,6 +20,25 @@ def test_one_device_is_the_default_on_a_cpu() -> None:
     assert placed.count == 1
     assert placed.precision == "float32"
     assert str(placed) == "1 CPU, float32"
+
+
+def test_fast_math_needs_to_be_asked_for_and_a_processor_that_has_it() -> None:
+    has_it = Path("/proc/cpuinfo").exists() and "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    assert devices.fast_math(DeviceSpec(fast_math=True)) == has_it
+    assert not devices.fast_math(DeviceSpec())
+
+
+def test_layers_compute_in_bfloat16_only_while_asked_and_keep_their_own_precision() -> None:
+    layers = [keras.layers.Dense(2), keras.layers.Dense(2, dtype="float64")]
+    inputs = tf.constant([[1.001, 2.002]])
+    exact = layers[0](inputs)
+    with pytest.raises(KeyError), devices.in_bfloat16(layers):
+        assert layers[0](inputs).dtype == tf.bfloat16
+        assert layers[0].variables[0].dtype == "float32"
+        assert layers[1].dtype_policy.name == "float64"
+        raise KeyError
+    assert [layer.dtype_policy.name for layer in layers] == ["float32", "float64"]
+    assert (layers[0](inputs).numpy() == exact.numpy()).all()
 
 
 def test_mirroring_over_one_device_is_refused() -> None:

@@ -73,7 +73,7 @@ def test_features_are_those_of_the_encoder_in_inference_mode(tmp_path):
 
 def test_folded_constants_give_the_same(tmp_path, monkeypatch):
     model, data = encoder(), examples()
-    monkeypatch.setattr(feature_cache, "FOLD_FROM", 1)
+    monkeypatch.setattr(feature_cache, "FOLD_FROM", 0)
     np.testing.assert_allclose(values(compute(model, data, directory=tmp_path)), outputs(model, data), atol=1e-6)
 
 
@@ -91,6 +91,7 @@ def test_the_key_tells_apart_what_gives_other_features():
     view = View(0, 1, "light", 8)
     others = {
         "weights": identity(encoder(seed=1), examples()),
+        "computed in bfloat16": identity(encoder(), examples(), in_bfloat16=True),
         "preprocessing": identity(encoder(scale=0.5), examples()),
         "offset": identity(encoder(offset=1.0), examples()),
         "data": identity(encoder(), examples(key="other")),
@@ -104,6 +105,16 @@ def test_the_key_tells_apart_what_gives_other_features():
     finally:
         keras.config.set_dtype_policy("float32")
     assert len({base, *others.values()}) == 1 + len(others)
+
+
+def test_features_may_be_computed_in_bfloat16_and_are_kept_apart(tmp_path):
+    model = encoder()
+    exact = compute(model, examples(), directory=tmp_path)
+    fast = compute(model, examples(), directory=tmp_path, encode=feature_cache.Encode(model, in_bfloat16=True))
+    (one,), (two,) = exact.arrays.values(), fast.arrays.values()
+    assert two.dtype == np.float32 and not np.array_equal(one, two)
+    np.testing.assert_allclose(two, one, rtol=0.02, atol=0.02)
+    assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
 
 
 def test_a_frozen_flag_is_not_part_of_the_key():
@@ -131,8 +142,8 @@ def test_a_pass_that_was_stopped_goes_on(tmp_path, monkeypatch):
     assert Store(tmp_path).rows()[0]["complete"] is False
     make = feature_cache.encode_function
 
-    def counting(model, fold):
-        encode = make(model, fold)
+    def counting(model, *how):
+        encode = make(model, *how)
         return lambda inputs: (counted.append(len(inputs)), encode(inputs))[1]
 
     monkeypatch.setattr(feature_cache, "encode_function", counting)
@@ -165,9 +176,9 @@ def test_two_that_want_the_same_compute_it_once(tmp_path, monkeypatch):
     model, data, passes, found = encoder(), examples(), [], []
     make = feature_cache.encode_function
 
-    def slow(model, fold):
+    def slow(model, *how):
         passes.append(1)
-        encode = make(model, fold)
+        encode = make(model, *how)
 
         def delayed(inputs):
             time.sleep(0.05)

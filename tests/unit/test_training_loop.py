@@ -73,6 +73,22 @@ def test_a_step_compiled_by_xla_trains_the_same(policy):
         keras.mixed_precision.set_global_policy("float32")
 
 
+def test_a_step_in_bfloat16_trains_nearly_the_same_and_leaves_a_model_of_float32():
+    trained = []
+    for fast in (False, True):
+        model = line_model()
+        config = model.get_config()
+        layers = list(model._flatten_layers()) if fast else []
+        history = train_phase(model, line_batches(), None, PHASE, squared, in_bfloat16=layers)
+        assert model.get_config() == config
+        assert {v.dtype for v in model.variables} == {"float32"}
+        assert model(tf.ones([1, 2])).dtype == tf.float32
+        trained.append((model.get_weights()[0], [row["loss"] for row in history.epochs]))
+    for one, two in zip(*trained, strict=True):
+        np.testing.assert_allclose(two, one, rtol=0.03, atol=0.01)
+        assert not np.array_equal(two, one), "computed otherwise"
+
+
 def test_the_best_epoch_is_restored_and_the_state_before_counts():
     model = line_model()
     before = model.get_weights()
