@@ -177,7 +177,7 @@ class Run:
         begun = time.monotonic()
         folder = self.path / "checkpoints"
         folder.mkdir(exist_ok=True)
-        arrays = {f"weights/{path}": value for path, value in state.weights.items()}
+        arrays: dict[str, Any] = {f"weights/{path}": value for path, value in state.weights.items()}
         arrays |= {f"best/{path}": value for path, value in state.best.items()}
         arrays |= {f"optimizer/{number}": value for number, value in enumerate(state.optimizer)}
         mark = {"epoch": state.epoch, "rows": state.rows, "best_epoch": state.best_epoch}

@@ -98,6 +98,11 @@ def test_batches_of_similar_length_use_few_lengths_and_drop_nothing():
     assert widths <= {8, 16, 32}
 
 
+def test_nothing_sleeps_behind_an_iterator_that_would_be_waited_for_at_its_end():
+    for batches in (training_batches(Numbers(9), 4, 0), evaluation_batches(Numbers(9), 4)):
+        assert batches.dataset.options().autotune.enabled is False
+
+
 @pytest.mark.parametrize("buckets", [(8, 16, 32), (8, 20), (32,)])
 def test_a_pass_pads_each_batch_to_its_longest_example(buckets):
     lengths = np.random.default_rng(0).integers(1, 30, 50).astype(np.int32)
