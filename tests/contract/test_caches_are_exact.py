@@ -31,12 +31,8 @@ HEAD = Phase(epochs=EPOCHS, learning_rate=1e-2, dropout=0.5)
 DROPOUT = {"head.dropout": 0.5, "fine_tune.dropout": 0.5}
 
 
-SLOW = ("vgg16", "mobilenet_v2", "depthwise", "layer_normed")
-"""Networks that take long, or have no other kinds of layers than the rest."""
 CASES = [
-    pytest.param(
-        (task, name), id=f"{task}-{name}", marks=[pytest.mark.slow] if name in SLOW or name in tiny.slow else []
-    )
+    pytest.param((task, name), id=f"{task}-{name}", marks=[pytest.mark.slow] if name in tiny.slow else [])
     for task, tiny in TINY.items()
     if task in TASKS
     for name in (*tiny.backbones, *tiny.slow)

@@ -239,12 +239,12 @@ SMALLEST = (
 TINY: dict[str, Tiny] = {
     "image_classification": Tiny(
         photos,
+        {"residual": residual},
         {
-            "residual": residual,
             "depthwise": depthwise,
             "layer_normed": layer_normed,
+            **{name: registered(name, DEEP_SIZE) for name in SMALLEST},
         },
-        {name: registered(name, DEEP_SIZE) for name in SMALLEST},
         {"data.augment": "none"},
     ),
     "object_detection": Tiny(

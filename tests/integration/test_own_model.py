@@ -156,6 +156,7 @@ def test_what_cannot_be_trained_is_said(change, says: str):
         run_phase(own_model(), **{**given, **change()})
 
 
+@pytest.mark.slow
 def test_two_devices_train_an_own_model_as_one_does(tmp_path):
     found = []
     for count in (1, 2):

@@ -15,7 +15,7 @@ import tiny_families
 import tiny_texts
 from tiny_families import DECODERS, SENTENCE_PIECES, WRITERS
 
-from keras_transfer import backbones, boundary_cache, fit, freezing
+from keras_transfer import backbones, boundary_cache, devices, fit, freezing
 from keras_transfer.backbones import Backbone
 from keras_transfer.exported import load_signature
 from keras_transfer.progress import Log
@@ -129,6 +129,17 @@ def test_features_do_not_change_with_padding(case: tuple[str, Backbone]) -> None
     np.testing.assert_allclose(encoder(_inputs(backbone, PAIR[1:])).numpy()[0], features[1], atol=1e-5)
 
 
+def test_features_computed_in_bfloat16_are_near(case: tuple[str, Backbone]) -> None:
+    _, backbone = case
+    encoder, inputs = backbone.encoder("pooled"), _inputs(backbone, width=32)
+    exact = encoder(inputs).numpy()
+    with devices.in_bfloat16(list(encoder._flatten_layers())):
+        fast = tf.cast(encoder(inputs), tf.float32).numpy()
+    assert not np.array_equal(fast, exact), "computed otherwise"
+    np.testing.assert_allclose(fast, exact, atol=0.05 * np.abs(exact).max())
+    np.testing.assert_array_equal(encoder(inputs).numpy(), exact)
+
+
 def test_a_saved_model_brings_network_and_tokenizer(case: tuple[str, Backbone], tmp_path: Path) -> None:
     _, backbone = case
     encoder = backbone.encoder("pooled")
@@ -207,11 +218,8 @@ def _fit(source: Path, preset: Path, length: int, **overrides: object):  # type:
     )
 
 
-# One of SentencePiece is fast; byte pairs and decoders are tried in test_text_classification.
-FITTED = [pytest.param(name, marks=[] if name == "albert" else [pytest.mark.slow], id=name) for name in WRITERS]
-
-
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITERS)
 def test_texts_are_classified_from_training_to_export(name: str, presets: dict[str, Path], tmp_path: Path) -> None:
     data = _write_reviews(tmp_path / "reviews")
     run = _fit(data, presets[name], 0, head={"epochs": 1}, fine_tune={"epochs": 1, "trainable": "last:2"})
