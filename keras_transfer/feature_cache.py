@@ -118,8 +118,8 @@ class Encode:
         """A traced function of a batch's inputs; a folded one where that is asked for, or is there already."""
         fold = fold or True in self._functions
         if fold not in self._functions:
-            layers = self._encoder._flatten_layers() if self.in_bfloat16 else []
-            self._functions[fold] = encode_function(self._encoder, fold, list(layers))
+            layers = self._encoder._flatten_layers() if self.in_bfloat16 else ()
+            self._functions[fold] = encode_function(self._encoder, fold, tuple(layers))
         return self._functions[fold]
 
 

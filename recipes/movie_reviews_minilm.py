@@ -5,9 +5,9 @@
 
 Both do the same but for the seed. Rate, epochs and smoothing were chosen on the 470 rows split off for validation.
 Expected accuracy on the 1,000 test rows: 0.862 (0.859 to 0.864 over seeds 0, 1, 2); frozen features alone: about 0.75.
-Time on two idle CPU cores with AMX: 127, 135 and 147 seconds in all (the three seeds), features, export and its check
-included, where Hugging Face's Trainer took 162 s with the same weights and rows; 175 s in float32 (`--devices.fast_math
-false`, one run), which is what other processors compute in. An earlier, faster machine took 105 to 111 s in float32.
+Time on two idle CPU cores with AMX, `seconds.total`: 147, 127 and 135 (seeds 0, 1, 2), features, export and its check
+included; 175 in float32 (`--devices.fast_math false`, seed 0), which is what other processors compute in. An earlier,
+faster machine took 105 to 111 in float32. Beside other tools on one machine: docs/benchmarks-peers.md.
 """
 
 from keras_transfer import BackboneSpec, DataSpec, DeviceSpec, Phase, Recipe

@@ -116,7 +116,7 @@ def section(name: str, rows: Sequence[Row], chosen: str) -> str:
 
 
 def _verdict(comparison: Comparison, ours: Sequence[Row], peer: Sequence[Row], splits: Iterable[str]) -> list[str]:
-    """One sentence: accuracies and how many times faster, beside the goal."""
+    """One sentence: accuracies and how many times as fast, beside the goal."""
     by_seed = {row.seed: row for row in peer}
     pairs = [(row, by_seed[row.seed]) for row in ours if row.seed in by_seed]
     if not pairs:
@@ -134,10 +134,10 @@ def _verdict(comparison: Comparison, ours: Sequence[Row], peer: Sequence[Row], s
     quick = statistics.median(whole) >= comparison.goal
     met = "met" if better and quick else "time met, accuracy not" if quick else "accuracy met, time not"
     return [
-        f"Ours against {comparison.peer}: {', '.join(scores)}; **{_times(whole)} times faster as a whole process**, "
+        f"Ours against {comparison.peer}: {', '.join(scores)}; **{_times(whole)} times as fast as a whole process**, "
         f"{_times(training)} in training alone, "
         f"{_times(cpu)} in processor time. "
-        f"Goal: their accuracy or better, {comparison.goal:g} times faster: "
+        f"Goal: their accuracy or better, {comparison.goal:g} times as fast: "
         f"**{met if better or quick else 'not met'}**."
     ]
 

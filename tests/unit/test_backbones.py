@@ -86,7 +86,9 @@ def test_unknown_names_say_what_is_expected(name: str):
 # Weights
 
 
-@pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name", ["vgg16", pytest.param("nasnet_mobile", marks=pytest.mark.slow), "mobilenet_v2", "convnext_tiny"]
+)
 def test_imagenet_weights_out_of_reach(name: str, monkeypatch, tmp_path, capsys):
     def unreachable(address, *args, **kwargs):
         from urllib.error import URLError

@@ -22,10 +22,25 @@ def test_one_device_is_the_default_on_a_cpu() -> None:
     assert str(placed) == "1 CPU, float32"
 
 
-def test_fast_math_needs_to_be_asked_for_and_a_processor_that_has_it() -> None:
-    has_it = Path("/proc/cpuinfo").exists() and "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    assert devices.fast_math(DeviceSpec(fast_math=True)) == has_it
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [("flags: avx512_bf16 amx_bf16 amx_tile", True), ("flags: avx2 avx512_bf16", False), (None, False)],
+)
+def test_fast_math_needs_to_be_asked_for_and_a_processor_that_has_it(
+    flags: str | None, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path, encoding: str) -> str:
+        assert str(path) == "/proc/cpuinfo"
+        if flags is None:
+            raise FileNotFoundError(path)
+        return flags
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert devices.fast_math(DeviceSpec(fast_math=True)) is fast
     assert not devices.fast_math(DeviceSpec())
+    gpu = tf.config.LogicalDevice("/device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [gpu] if kind == "GPU" else [])
+    assert not devices.fast_math(DeviceSpec(fast_math=True)), "a GPU has its own precision"
 
 
 def test_layers_compute_in_bfloat16_only_while_asked_and_keep_their_own_precision() -> None:

@@ -77,6 +77,16 @@ def test_folded_constants_give_the_same(tmp_path, monkeypatch):
     np.testing.assert_allclose(values(compute(model, data, directory=tmp_path)), outputs(model, data), atol=1e-6)
 
 
+def test_constants_are_folded_where_the_pass_is_long_for_the_weights(tmp_path, monkeypatch):
+    model, asked = encoder(), []  # 60 bytes of weights
+    make = feature_cache.encode_function
+    monkeypatch.setattr(feature_cache, "encode_function", lambda m, fold, *how: asked.append(fold) or make(m, fold))
+    for examples_per_byte in (1, 1 / 4):
+        monkeypatch.setattr(feature_cache, "FOLD_FROM", examples_per_byte)
+        compute(model, examples(), directory=tmp_path / str(examples_per_byte))
+    assert asked == [False, True]
+
+
 def test_a_second_pass_computes_nothing(tmp_path, monkeypatch):
     compute(encoder(), examples(), directory=tmp_path)
     monkeypatch.setattr(feature_cache, "encode_function", lambda *a, **k: pytest.fail("computes again"))
