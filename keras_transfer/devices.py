@@ -26,6 +26,8 @@ class Devices:
 
     strategy: tf.distribute.Strategy
     precision: str
+    fast: bool = False
+    """Whether features and training steps are computed in bfloat16; see `fast_math`."""
 
     @property
     def count(self) -> int:
@@ -34,7 +36,8 @@ class Devices:
 
     def __str__(self) -> str:
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        return f"{self.count} {kind}{'s' if self.count > 1 else ''}, {self.precision}"
+        faster = " (features and training steps in bfloat16)" if self.fast else ""
+        return f"{self.count} {kind}{'s' if self.count > 1 else ''}, {self.precision}{faster}"
 
 
 def set_up(spec: DeviceSpec) -> Devices:
@@ -65,8 +68,8 @@ def set_up(spec: DeviceSpec) -> Devices:
         names = [device.name for device in devices]
         # Without NCCL (CPU devices) the default collectives break on a second strategy in one process.
         operations = None if gpus else tf.distribute.ReductionToOneDevice()
-        return Devices(tf.distribute.MirroredStrategy(names, cross_device_ops=operations), precision)
-    return Devices(tf.distribute.get_strategy(), precision)
+        return Devices(tf.distribute.MirroredStrategy(names, cross_device_ops=operations), precision, fast_math(spec))
+    return Devices(tf.distribute.get_strategy(), precision, fast_math(spec))
 
 
 def keep_freed_memory() -> bool:

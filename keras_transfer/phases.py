@@ -21,6 +21,8 @@ from keras_transfer.tasks.base import Examples, Task
 from keras_transfer.training_loop import History, Scores, Watch, train_phase
 
 Loss = Callable[[Any, Any], tf.Tensor]
+Outcome = tuple[list[evaluation.Prediction], float]
+"""The predictions of a split, one a record, and the mean loss of its examples."""
 
 
 def solve_head(
@@ -73,7 +75,8 @@ def train_head(
     watch: Watch,
 ) -> History:
     """The head alone, by gradient descent on cached features."""
-    validate = _validator(task, head, validation, labels, loss, recipe, strategy)
+    predictor = evaluation.Predictor(head, task.loss(labels, recipe, None), strategy)
+    validate = _validator(task, predictor, validation, labels, recipe)
     batches = _batches(train, recipe, watch)
     primary = task.primary_metric
     return train_phase(
@@ -102,11 +105,16 @@ def train_joined(
     strategy: tf.distribute.Strategy,
     watch: Watch,
     cached: AtBoundary | None = None,
-) -> History:
+    predictor: evaluation.Predictor | None = None,
+) -> tuple[History, Outcome | None]:
     """The joined model, with the blocks that the phase names unfrozen; all other variables stay as they are.
 
     With `cached`, what `caching.at_boundary` found, the upper part alone is run; the joined model, whose layers it
-    shares, ends with the same weights.
+    shares, ends with the same weights. A `predictor` of the joined model serves for its validation, since another one
+    takes seconds to trace.
+
+    Returns:
+        What happened, and what the joined model as it is now predicts of the validation split, where that is known.
 
     Raises:
         RuntimeError: a frozen variable changed.
@@ -119,10 +127,13 @@ def train_joined(
     if cached:
         held_out = (cached.validation, validation[1]) if validation and cached.validation else None
         watch = _without_lower_part(watch, trained)
+    if cached or predictor is None:
+        predictor = evaluation.Predictor(trained, task.loss(labels, recipe, None), strategy)
+    validate = _validator(task, predictor, held_out, labels, recipe)
     history = train_phase(
         trained,
         _batches(inputs, recipe, watch),
-        _validator(task, trained, held_out, labels, loss, recipe, strategy),
+        validate,
         phase,
         loss,
         primary=task.primary_metric,
@@ -134,7 +145,9 @@ def train_joined(
         in_bfloat16=backbone.model._flatten_layers() if devices.fast_math(recipe.devices) else (),
     )
     freezing.assert_only_changed(before, freezing.snapshot(model), history.trained)
-    return history
+    # What a cache gives may differ in the last digits: only predictions of the joined model itself are handed on.
+    is_last = bool(history.epochs) and history.best_epoch == history.epochs[-1]["epoch"]
+    return history, validate.outcome if validate is not None and is_last and cached is None else None
 
 
 def _without_lower_part(watch: Watch, upper: keras.Model) -> Watch:
@@ -158,22 +171,36 @@ def _batches(train: Any, recipe: Recipe, watch: Watch) -> Batches:
 
 def _validator(
     task: Task,
-    model: keras.Model,
+    predictor: evaluation.Predictor,
     validation: tuple[Any, list[Any]] | None,
     labels: Labels,
-    loss: Loss,
     recipe: Recipe,
-    strategy: tf.distribute.Strategy,
-) -> Callable[[], Scores] | None:
-    """What scores the model on the validation split, traced once."""
+) -> _Validator | None:
+    """What scores the model on the validation split, where there is one."""
     if validation is None or not len(validation[0]):
         return None
-    examples, references = validation
-    predictor = evaluation.Predictor(model, loss, strategy)
-    batch_size = max(recipe.data.batch_size, getattr(examples, "scoring_batch", 0))
+    return _Validator(task, predictor, *validation, labels, recipe)
 
-    def validate() -> Scores:
-        predictions, mean_loss = predictor(task, examples, labels, batch_size)
-        return {**task.score(predictions, references, labels), "loss": mean_loss}
 
-    return validate
+class _Validator:
+    """Scores the model as it is on the validation split, by the loss without class weights as on every other split."""
+
+    def __init__(
+        self,
+        task: Task,
+        predictor: evaluation.Predictor,
+        examples: Any,
+        references: list[Any],
+        labels: Labels,
+        recipe: Recipe,
+    ):
+        self._task, self._predictor, self._labels = task, predictor, labels
+        self._examples, self._references = examples, references
+        self._batch_size = max(recipe.data.batch_size, getattr(examples, "scoring_batch", 0))
+        self.outcome: Outcome | None = None
+        """Of the last call."""
+
+    def __call__(self) -> Scores:
+        self.outcome = self._predictor(self._task, self._examples, self._labels, self._batch_size)
+        predictions, mean_loss = self.outcome
+        return {**self._task.score(predictions, self._references, self._labels), "loss": mean_loss}

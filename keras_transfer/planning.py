@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer import boundary_cache, freezing
+from keras_transfer import boundary_cache, devices, freezing
 from keras_transfer.backbones import Backbone
 from keras_transfer.data.records import Splits
 from keras_transfer.devices import Devices
@@ -75,7 +75,8 @@ def estimate(
     frozen = count["train"] + count["validation"]
     scored = sum(count.values()) - count["train"]
     tokens = _mean_tokens(recipe, splits, backbone)
-    forward = _seconds_forward(encoder, _padded(recipe, tokens))
+    with devices.in_bfloat16(encoder._flatten_layers() if devices.fast_math(recipe.devices) else ()):
+        forward = _seconds_forward(encoder, _padded(recipe, tokens))
     seconds = FIXED_SECONDS + forward * scored
     lines = [
         f"{name}: {number:,} examples" + (f" in {count[name]:,} inputs" if count[name] != number else "")
@@ -113,7 +114,7 @@ def estimate(
     return Plan(tuple(lines), seconds / 60, cached / 1e6, run_bytes / 1e6)
 
 
-def say(plan: Plan, devices: Devices, log: Log) -> None:
+def say(plan: Plan, placed: Devices, log: Log) -> None:
     """Says the plan.
 
     Raises:
@@ -122,7 +123,7 @@ def say(plan: Plan, devices: Devices, log: Log) -> None:
     for line in plan.lines:
         log.say(f"  {line}")
     log.say(
-        f"  on {devices}; about {max(plan.minutes, 0.5):.1f} minutes, {plan.cache_megabytes:,.0f} MB of cache, "
+        f"  on {placed}; about {max(plan.minutes, 0.5):.1f} minutes, {plan.cache_megabytes:,.0f} MB of cache, "
         f"{plan.run_megabytes:,.0f} MB for the run and its export"
     )
     for folder, megabytes in ((Path.cwd(), plan.run_megabytes), (cache_folder(), plan.cache_megabytes)):

@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 
-from keras_transfer import backbones, devices, evaluation, planning, run_export, run_record, two_phases
+from keras_transfer import backbones, devices, evaluation, phases, planning, run_export, run_record, two_phases
 from keras_transfer import recipe as recipes
 from keras_transfer.backbones import Backbone
-from keras_transfer.joined import Joined, join
+from keras_transfer.joined import join
 from keras_transfer.labels import Labels
 from keras_transfer.prepared import Prepared, prepare, recipe_of
 from keras_transfer.progress import Clock, Log
@@ -77,9 +77,12 @@ def fit(
     run = _start_run(prepared, backbone, earlier, log)
     with _kept_on_failure(run, log):
         log.say(f"run {run.path}")
-        two_phases.train(run, prepared, joined, examples, placed, clock, log)
+        # Tracing takes seconds: the validation of the phases and the scores at the end share it.
+        loss = prepared.task.loss(prepared.labels, prepared.recipe, None)
+        predictor = evaluation.Predictor(joined.model, loss, placed.strategy)
+        validated = two_phases.train(run, prepared, joined, examples, placed, predictor, clock, log)
         with clock.part("evaluate"):
-            predictions = _evaluate(run, prepared, joined, examples, placed, log)
+            predictions = _evaluate(run, prepared, predictor, examples, validated, log)
         with clock.part("export"):
             run.save_model(joined.model)
             run_export.keep_probe(run, prepared.task, prepared.splits, predictions)
@@ -203,21 +206,22 @@ def _examples(prepared: Prepared, backbone: Backbone) -> dict[str, Examples]:
 def _evaluate(
     run: Run,
     prepared: Prepared,
-    joined: Joined,
+    predictor: evaluation.Predictor,
     examples: Mapping[str, Examples],
-    placed: devices.Devices,
+    validated: phases.Outcome | None,
     log: Log,
 ) -> dict[str, list[Any]]:
-    """Scores on validation (which may choose thresholds) and on every test split."""
+    """Scores on every test split and on validation, which may choose thresholds and is perhaps `validated` already."""
     recipe, task = prepared.recipe, prepared.task
-    loss = task.loss(prepared.labels, recipe, None)
-    predictor = evaluation.Predictor(joined.model, loss, placed.strategy)
     labels, predictions = prepared.labels, {}
     for name, records in prepared.splits.named():
         if name == "train" or not records:
             continue
-        with log.bar(f"scoring {name}", len(examples[name])) as update:
-            found, mean_loss = predictor(task, examples[name], labels, recipe.data.batch_size, update)
+        if name == "validation" and validated is not None:
+            found, mean_loss = validated
+        else:
+            with log.bar(f"scoring {name}", len(examples[name])) as update:
+                found, mean_loss = predictor(task, examples[name], labels, recipe.data.batch_size, update)
         references = task.references(records, labels)
         if name == "validation":
             calibrated = task.calibrate(found, references, labels)

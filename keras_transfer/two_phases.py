@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import caching, devices, feature_cache, freezing, phase_log, phases
+from keras_transfer import caching, devices, evaluation, feature_cache, freezing, phase_log, phases
 from keras_transfer.joined import Joined
 from keras_transfer.prepared import Prepared
 from keras_transfer.progress import Clock, Log
@@ -23,10 +23,15 @@ def train(
     joined: Joined,
     examples: Mapping[str, Examples],
     placed: devices.Devices,
+    predictor: evaluation.Predictor,
     clock: Clock,
     log: Log,
-) -> None:
-    """Both phases; either may be left out."""
+) -> phases.Outcome | None:
+    """Both phases; either may be left out.
+
+    Returns:
+        What the trained model predicts of the validation split, where the last phase has found it out.
+    """
     recipe, task, labels = prepared.recipe, prepared.task, prepared.labels
     loss = task.loss(labels, recipe, task.class_weights(examples["train"], labels, recipe))
     validation = None
@@ -34,16 +39,18 @@ def train(
         validation = (examples["validation"], task.references(prepared.splits.validation, labels))
     run.trainable = {"head": 0, "fine_tune": 0}
     freezing.apply(joined.backbone, freezing.FreezePolicy.parse("none"))
+    outcome = None
     if recipe.head.epochs:
-        _train_head(run, prepared, joined, examples, validation, loss, placed, clock, log)
+        outcome = _train_head(run, prepared, joined, examples, validation, loss, placed, predictor, clock, log)
     if recipe.fine_tune.epochs:
         with clock.part("cache"):
             cached = caching.at_boundary(joined.backbone, joined.encoder, joined.head, examples, recipe, log)
-        history = _through_backbone(
-            "fine_tune", run, prepared, joined, examples, validation, loss, placed, clock, log, cached
+        history, outcome = _through_backbone(
+            "fine_tune", run, prepared, joined, examples, validation, loss, placed, predictor, clock, log, cached
         )
         run.trainable["fine_tune"] = _count(joined.model, history.trained)
         phase_log.finish(run, "fine_tune", history, joined.model, log)
+    return outcome
 
 
 def _train_head(
@@ -54,9 +61,10 @@ def _train_head(
     validation: Any,
     loss: phases.Loss,
     placed: devices.Devices,
+    predictor: evaluation.Predictor,
     clock: Clock,
     log: Log,
-) -> None:
+) -> phases.Outcome | None:
     """The head on frozen features: solved exactly, by epochs on cached features, or by epochs through the backbone."""
     recipe, task, labels = prepared.recipe, prepared.task, prepared.labels
     solver = recipe.head.solver
@@ -84,13 +92,15 @@ def _train_head(
             f"head solved exactly in {solution.seconds:.1f} s, L2 strength {solution.strength:g}, "
             f"validation loss {solution.validation_loss:.4f}"
         )
-        return
-    cached = None
+        return None
+    cached, outcome = None, None
     if caching.features_pay(recipe, examples["train"]):
         with clock.part("cache"):
             cached = caching.head_examples(joined.encoder, examples, recipe, log)
     if cached is None:
-        history = _through_backbone("head", run, prepared, joined, examples, validation, loss, placed, clock, log)
+        history, outcome = _through_backbone(
+            "head", run, prepared, joined, examples, validation, loss, placed, predictor, clock, log
+        )
     else:
         with clock.part("head"), phase_log.watched(run, "head", task, log) as watch:
             history = phases.train_head(
@@ -105,6 +115,7 @@ def _train_head(
                 watch,
             )
     phase_log.finish(run, "head", history, joined.model, log)
+    return outcome
 
 
 def _through_backbone(
@@ -116,10 +127,11 @@ def _through_backbone(
     validation: Any,
     loss: phases.Loss,
     placed: devices.Devices,
+    predictor: evaluation.Predictor,
     clock: Clock,
     log: Log,
     cached: Any = None,
-) -> History:
+) -> tuple[History, phases.Outcome | None]:
     """A phase of the joined model: head and backbone, or from the frozen boundary on where that is cached."""
     if cached is None:
         with clock.part("cache"):
@@ -139,6 +151,7 @@ def _through_backbone(
             placed.strategy,
             watch,
             cached,
+            predictor,
         )
 
 

@@ -20,7 +20,7 @@ recipe = Recipe(
     backbone=BackboneSpec(name="minilm"),
     head=Phase(solver="exact"),
     fine_tune=Phase(
-        epochs=3, learning_rate=1e-4, trainable="all", schedule="linear", weight_decay=0.01, label_smoothing=0.1
+        epochs=3, learning_rate=1e-4, trainable="all", schedule="linear", weight_decay=0.0, label_smoothing=0.1
     ),
     devices=DeviceSpec(fast_math=True),
 )

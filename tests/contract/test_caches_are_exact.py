@@ -78,7 +78,7 @@ def tuned(bench: Bench, phase: Phase, at_boundary: AtBoundary | None) -> History
         tf.distribute.get_strategy(),
         Watch(),
         at_boundary,
-    )
+    )[0]
 
 
 def at_boundary(bench: Bench, phase: Phase = TUNE, views: int = 0) -> AtBoundary:
@@ -206,11 +206,11 @@ def test_resuming_at_the_boundary_from_a_state_of_the_joined_model(residual: Ben
     joined = bench.joined
     arguments = (bench.task, bench.labels, bench.recipe, TUNE, bench.examples["train"], bench.validation, bench.loss)
     strategy = tf.distribute.get_strategy()
-    whole = phases.train_joined(joined.model, joined.backbone, *arguments, strategy, Watch(save=states.append))
+    whole, _ = phases.train_joined(joined.model, joined.backbone, *arguments, strategy, Watch(save=states.append))
     kept = values(joined.model)
     reset(bench)
     cached = at_boundary(bench, views=EPOCHS)
-    resumed = phases.train_joined(
+    resumed, _ = phases.train_joined(
         joined.model, joined.backbone, *arguments, strategy, Watch(restored=states[0]), cached
     )
     same(resumed, whole, bench, kept)

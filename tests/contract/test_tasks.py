@@ -78,6 +78,10 @@ class Bench:
 
     def train(self, phase: Phase, validated: bool = True) -> History:
         """One phase on the joined model."""
+        return self.train_and_predict(phase, validated)[0]
+
+    def train_and_predict(self, phase: Phase, validated: bool = True) -> tuple[History, phases.Outcome | None]:
+        """One phase on the joined model, and what it then predicts of the validation split where it has found out."""
         strategy, watch = tf.distribute.get_strategy(), Watch()
         held_out = self.validation if validated else None
         arguments = (self.task, self.labels, self.recipe, phase, self.examples["train"], held_out)
@@ -155,8 +159,14 @@ def test_a_head_on_cached_features_is_the_head_phase_through_the_backbone(bench:
     if bench.examples["train"].lengths is not None:
         # Cached features have no length, so smaller batches would hold other examples together.
         bench = replace(bench, recipe=recipes.override(bench.recipe, {"data.batch_size": BY_HEART}))
-    through = bench.train(phase)
+    through, outcome = bench.train_and_predict(phase)
     kept = values(bench.joined.head)
+    assert (outcome is None) == (through.best_epoch != 3), "known where the last epoch's weights are the ones kept"
+    if outcome is not None and bench.joined.model.count_params() < SMALL:
+        predictions, loss = bench.predict("validation")
+        assert loss == pytest.approx(outcome[1], rel=1e-5)
+        scores = [bench.task.score(found, bench.validation[1], bench.labels) for found in (predictions, outcome[0])]
+        assert scores[0][bench.task.primary_metric] == pytest.approx(scores[1][bench.task.primary_metric], abs=1e-6)
     assert through.trained and set(through.trained) == {v.path for v in bench.joined.head.trainable_variables}
     assert not changed(backbone, values(bench.joined.backbone.model)), "the backbone is frozen, its statistics too"
     bench.reset()
