@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import draw_photo
 
 import keras_transfer
-from keras_transfer import Phase, Recipe, build, fit, freeze, run_phase, unfreeze
+from keras_transfer import Phase, Recipe, build, evaluation, fit, freeze, run_phase, unfreeze
 from keras_transfer.progress import Log
 
 SIZE = 32
@@ -202,3 +202,37 @@ def test_fit_takes_datasets_and_gives_a_plain_model(tmp_path, monkeypatch):
     assert logits.shape == (3, 2) and not np.allclose(tf.reduce_sum(logits, -1), 1.0), "logits, no probabilities"
     again = keras.saving.load_model(run.path / "model.keras", compile=False)
     np.testing.assert_allclose(again(images[:3].astype("float32")), logits, atol=1e-5)
+
+
+def test_validation_is_scored_once_where_the_last_epoch_stays_and_without_class_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scored: list[int] = []
+    score = evaluation.Predictor.__call__
+
+    def counted(self, task, examples, *rest):
+        scored.append(len(examples))
+        return score(self, task, examples, *rest)
+
+    monkeypatch.setattr(evaluation.Predictor, "__call__", counted)
+    images, labels = photos(24, 0)
+    kept = np.flatnonzero((labels == 0) | (np.arange(24) < 8))  # 12 blue, 4 red
+    parts = {"train": (images[kept], labels[kept]), "validation": photos(8, 1), "test": photos(6, 2)}
+    run = fit(
+        {split: tf.data.Dataset.from_tensor_slices(part) for split, part in parts.items()},
+        label_names=NAMES,
+        log=Log(quiet=True),
+        name="made",
+        class_weights="balanced",
+        backbone={"name": "mobilenet_v3_small", "weights": "none", "image_size": SIZE},
+        head={"epochs": 0},
+        fine_tune={"epochs": 2, "learning_rate": 1e-2, "trainable": "all", "keep": "last", "label_smoothing": 0.0},
+        **{"export.enabled": False, "cache": "off"},
+    )
+    assert scored == [8, 8, 6], "after each epoch, and the test split"
+    images, labels = parts["validation"]
+    logits = run.model(images.astype("float32"), training=False)
+    each = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True).numpy()
+    weighted = each * np.where(labels == 0, 16 / (2 * 12), 16 / (2 * 4))
+    assert abs(weighted.mean() - each.mean()) > 0.1, "weights would make a difference"
+    rows = [row for row in run.history() if row["phase"] == "fine_tune"]
+    assert rows[-1]["val_loss"] == run.metrics_by_split["validation"]["loss"] == pytest.approx(each.mean(), rel=1e-4)
