@@ -8,8 +8,6 @@ test gets an empty cache and no network.
 from __future__ import annotations
 
 import colorsys
-import ctypes
-import gc
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -63,19 +61,6 @@ def _test_cache(config: pytest.Config) -> Path:
     if known is None:
         known = config.stash[_CACHE_KEY] = config._tmp_path_factory.mktemp("cache")
     return known
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _freed_memory_returned() -> Iterator[None]:
-    """Gives freed memory back after each module: `devices.keep_freed_memory` keeps what hundreds of models have left.
-
-    Two processes of `make test-all` together filled 24 GB.
-    """
-    yield
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 _CACHE_KEY = pytest.StashKey[Path]()
