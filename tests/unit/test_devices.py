@@ -20,6 +20,9 @@ def test_one_device_is_the_default_on_a_cpu() -> None:
     assert placed.count == 1
     assert placed.precision == "float32"
     assert str(placed) == "1 CPU, float32"
+    fast = devices.fast_math(DeviceSpec(fast_math=True))
+    more = " (features and training steps in bfloat16)" if fast else ""
+    assert str(devices.set_up(DeviceSpec(fast_math=True))) == f"1 CPU, float32{more}"
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,21 @@ def cached(joined: Joined, changes: dict) -> float:
     return round(plan.cache_megabytes * 1e6)
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_time_is_measured_in_the_precision_that_the_training_computes_in(joined, fast, monkeypatch):
+    monkeypatch.setattr(planning.devices, "fast_math", lambda spec: fast)
+    seen: set[str] = set()
+
+    def measured(encoder: keras.Model, length: int) -> float:
+        seen.update(layer.dtype_policy.name for layer in encoder._flatten_layers())
+        return 1.0
+
+    monkeypatch.setattr(planning, "_seconds_forward", measured)
+    cached(joined, {})
+    assert seen == {"mixed_bfloat16" if fast else "float32"}
+    assert {layer.dtype_policy.name for layer in joined.encoder._flatten_layers()} == {"float32"}
+
+
 def test_features_activations_and_decoded_images_are_counted(joined, monkeypatch):
     features = 4 * int(np.prod(joined.encoder.output.shape[1:])) * 120
     tensor = boundary_cache.activations(joined.backbone, RECIPE.fine_tune)
