@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import models, pre_tokenizers, trainers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 CORPUS = (
     "a warm and clever film", "great fun from start to end", "the actors are wonderful", "a joy to watch",
@@ -91,11 +91,32 @@ def write_roberta(folder: Path, **size: Any) -> Path:
 
 def write_hugging_face_bert(folder: Path) -> Path:
     """A BERT in Hugging Face's form."""
-    vocabulary, width, inner = word_pieces(), SIZE["hidden_dim"], SIZE["intermediate_dim"]
+    vocabulary = word_pieces()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
+    _write_json(folder / "tokenizer_config.json", {"do_lower_case": True})
+    return _write(folder, *_hugging_face_encoder("bert", len(vocabulary), segments=2))
+
+
+def write_hugging_face_roberta(folder: Path) -> Path:
+    """A RoBERTa in Hugging Face's form, bare: names without prefix, and a segment embedding that has learnt."""
+    found, merges = byte_pairs()
+    tokens = ["<s>", "<pad>", "</s>", "<mask>", *(token for token in found if token != "<|endoftext|>")]
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_byte_pairs(folder, {token: number for number, token in enumerate(tokens)}, merges)
+    # The first two places are not used.
+    return _write(folder, *_hugging_face_encoder("roberta", len(tokens), segments=1, unused=2))
+
+
+def _hugging_face_encoder(
+    kind: str, tokens: int, segments: int, unused: int = 0
+) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """config.json, and the shapes of the weights."""
+    width, inner, places = SIZE["hidden_dim"], SIZE["intermediate_dim"], SIZE["max_sequence_length"] + unused
     shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (len(vocabulary), width),
-        "embeddings.position_embeddings.weight": (SIZE["max_sequence_length"], width),
-        "embeddings.token_type_embeddings.weight": (2, width),
+        "embeddings.word_embeddings.weight": (tokens, width),
+        "embeddings.position_embeddings.weight": (places, width),
+        "embeddings.token_type_embeddings.weight": (segments, width),
         **_norm("embeddings.LayerNorm", width),
         **_dense("pooler.dense", width, width),
     }
@@ -106,19 +127,16 @@ def write_hugging_face_bert(folder: Path) -> Path:
         shapes |= _norm(f"{layer}.attention.output.LayerNorm", width) | _norm(f"{layer}.output.LayerNorm", width)
         shapes |= _dense(f"{layer}.intermediate.dense", inner, width) | _dense(f"{layer}.output.dense", width, inner)
     config = {
-        "model_type": "bert",
-        "vocab_size": len(vocabulary),
+        "model_type": kind,
+        "vocab_size": tokens,
         "hidden_size": width,
         "num_hidden_layers": SIZE["num_layers"],
         "num_attention_heads": SIZE["num_heads"],
         "intermediate_size": inner,
         "hidden_dropout_prob": 0.1,
-        "max_position_embeddings": SIZE["max_sequence_length"],
+        "max_position_embeddings": places,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
-    _write_json(folder / "tokenizer_config.json", {"do_lower_case": True})
-    return _write(folder, config, shapes)
+    return config, shapes
 
 
 def write_hugging_face_gpt2(folder: Path) -> Path:
@@ -152,9 +170,32 @@ def write_hugging_face_gpt2(folder: Path) -> Path:
         "resid_pdrop": 0.1,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    _write_byte_pairs(folder, vocabulary, merges)
+    return _write(folder, config, shapes)
+
+
+def only_tokenizer_json(folder: Path, lowercase: bool = True, prefix_space: bool = False) -> Path:
+    """The same folder as transformers 5 saves it: `tokenizer.json`, and no other file of the vocabulary."""
+    if (folder / "vocab.txt").is_file():
+        lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        pieces = models.WordPiece({token: number for number, token in enumerate(lines)}, unk_token="[UNK]")
+        whole = tokenizers.Tokenizer(pieces)
+        whole.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        whole.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+    else:
+        vocabulary, merges = str(folder / "vocab.json"), str(folder / "merges.txt")
+        whole = tokenizers.Tokenizer(models.BPE.from_file(vocabulary, merges))
+        whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    whole.save(str(folder / "tokenizer.json"))
+    for name in ("vocab.txt", "vocab.json", "merges.txt"):
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def _write_byte_pairs(folder: Path, vocabulary: dict[str, int], merges: list[str]) -> None:
     _write_json(folder / "vocab.json", vocabulary)
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{merge}\n" for merge in merges), encoding="utf-8")
-    return _write(folder, config, shapes)
 
 
 def _dense(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:

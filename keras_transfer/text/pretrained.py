@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_transfer.text import families, networks
+from keras_transfer.text import families, hugging_face, networks
 from keras_transfer.text.byte_pairs import Split
 from keras_transfer.text.families import Pooling, TextFamily
 from keras_transfer.text.tokenizing import Layout, Tokenizer, TokenizerSpec
@@ -69,10 +70,17 @@ def load(preset: str, pooling: str = "auto", load_weights: bool = True, **argume
     family = family_of(preset)
     if family is None:
         raise ValueError(f"backbone.name: expected a backbone of texts. Received: {preset!r}.")
-    with _explained(preset):
-        hub = keras_hub.models.Backbone.from_preset(preset, load_weights=load_weights, **arguments)
-        hub_tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(preset)
+    with hugging_face.completed(preset, load_weights) as complete, _explained(preset):
+        hub = keras_hub.models.Backbone.from_preset(complete, load_weights=load_weights, **arguments)
+        hub_tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(complete)
     chosen: Pooling = family.pooling if pooling == "auto" else pooling  # type: ignore[assignment]
+    if (
+        chosen == "pooled"
+        and load_weights
+        and family.name == "Bert"
+        and not np.any(hub.get_layer("pooled_dense").kernel)
+    ):
+        raise ValueError(f"backbone.pooling: {preset} was saved without a pooler. Use mean or first.")
     model = networks.network(hub, chosen)
     tokenizer = Tokenizer(spec_of(hub_tokenizer, family, preset))
     rows = hub.get_config().get("vocabulary_size") or tokenizer.vocabulary_size
@@ -119,7 +127,7 @@ def spec_of(tokenizer: Any, family: TextFamily, preset: str = "") -> TokenizerSp
             tuple(names.get(number, "") for number in range(max(names) + 1)),
             tuple(merge for merge in tokenizer.merges if not merge.startswith("#version")),
             split=_split(tokenizer, preset),
-            prefix_space=bool(tokenizer.add_prefix_space),
+            prefix_space=bool(hugging_face.pre_tokenizer(preset).get("add_prefix_space", tokenizer.add_prefix_space)),
             unknown=unknown,
         )
     if isinstance(tokenizer, tokenizers.SentencePieceTokenizer):
@@ -158,9 +166,8 @@ def _layout(tokenizer: Any, family: TextFamily) -> Layout:
 
 def _split(tokenizer: Any, preset: str) -> Split:
     """How the tokenizer was trained to cut a text: a Hugging Face folder says it, else the family does."""
-    file = Path(preset) / "tokenizer.json"
-    if preset and file.is_file():
-        pattern = json.dumps(json.loads(file.read_text(encoding="utf-8")).get("pre_tokenizer"))
+    pattern = json.dumps(hugging_face.pre_tokenizer(preset))
+    if pattern != "{}":
         return "llama3" if "(?i:" in pattern else "bloom" if "|[.,!?" in pattern else "gpt2"
     name = type(tokenizer).__name__.removesuffix("Tokenizer")
     return "llama3" if name in _LLAMA3_SPLIT else "bloom" if name == "Bloom" else "gpt2"
@@ -194,7 +201,10 @@ def _explained(preset: str) -> Any:
     except Exception as error:  # Hubs, tokenizers and checkpoints raise errors of many libraries.
         reason = f"{type(error).__name__}: {error}"
         if Path(preset).is_dir():
-            raise ValueError(f"backbone.name: the preset folder {preset} could not be loaded ({reason}).") from error
+            raise ValueError(
+                f"backbone.name: the preset folder {preset} could not be loaded ({reason}). Expected what keras_hub's "
+                "save_to_preset, or transformers' save_pretrained of a model and its tokenizer, write."
+            ) from error
         raise ValueError(
             f"The keras_hub preset {preset!r} could not be fetched ({reason}). On a machine with internet access run "
             f"keras_hub.models.Backbone.from_preset({preset!r}).save_to_preset(FOLDER), and the same for "
