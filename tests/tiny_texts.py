@@ -108,6 +108,20 @@ def write_hugging_face_roberta(folder: Path) -> Path:
     return _write(folder, *_hugging_face_encoder("roberta", len(tokens), segments=1, unused=2))
 
 
+def write_hugging_face_xlm_roberta(folder: Path) -> Path:
+    """An XLM-RoBERTa as transformers 5 saves it: pieces of a unigram model in `tokenizer.json` alone."""
+    whole = tokenizers.Tokenizer(models.Unigram())
+    whole.pre_tokenizer = pre_tokenizers.Metaspace()
+    whole.train_from_iterator(
+        CORPUS,
+        trainers.UnigramTrainer(vocab_size=90, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], unk_token="<unk>"),
+    )
+    whole.add_special_tokens(["<mask>"])
+    folder.mkdir(parents=True, exist_ok=True)
+    whole.save(str(folder / "tokenizer.json"))
+    return _write(folder, *_hugging_face_encoder("xlm-roberta", whole.get_vocab_size(), segments=1, unused=2))
+
+
 def _hugging_face_encoder(
     kind: str, tokens: int, segments: int, unused: int = 0
 ) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:

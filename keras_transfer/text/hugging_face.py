@@ -7,7 +7,8 @@ What transformers 5 writes and keras_hub 0.2x cannot read, or reads wrongly:
 - The weights of a bare model (RobertaModel, as sentence-transformers save it) have no prefix; the converters of
   RoBERTa, DistilBERT and ALBERT look for one.
 - A BERT that was trained on masked words has no pooler; the converter wants one.
-- RoBERTa's one segment embedding is zero as published, but learns when it is trained further; the converters drop it.
+- RoBERTa's one segment embedding is zero as published, but learns when it is trained further; the converters of it and
+  of XLM-RoBERTa drop it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_transfer.text import sentence_piece
 
 TOKENIZER, WEIGHTS, SHARDS = "tokenizer.json", "model.safetensors", "model.safetensors.index.json"
 VOCABULARY = {
@@ -34,6 +37,10 @@ PREFIXED = ("roberta", "distilbert", "albert")
 ONE_SEGMENT = ("roberta", "xlm-roberta")
 
 
+class Incomplete(ValueError):
+    """Something is missing that cannot be made of the rest; the message says what, and the mend."""
+
+
 @contextlib.contextmanager
 def completed(preset: str, weights: bool = True) -> Iterator[str]:
     """The folder to load instead: the same, or one of links to its files beside those that were made or mended.
@@ -43,25 +50,25 @@ def completed(preset: str, weights: bool = True) -> Iterator[str]:
         weights: whether they are needed.
 
     Raises:
-        ValueError: what is missing cannot be made.
+        Incomplete: what is missing cannot be made.
     """
     folder = Path(preset)
     kind = model_type(folder)
     if not kind:
         yield preset
         return
-    texts = _vocabulary(folder, kind)
+    made = _vocabulary(folder, kind)
     tensors = _mended(folder, kind) if weights else None
-    if not texts and tensors is None:
+    if not made and tensors is None:
         yield preset
         return
     with tempfile.TemporaryDirectory() as name:
         beside = Path(name)
         for file in folder.iterdir():
-            if file.is_file() and file.name not in texts and not (file.name == WEIGHTS and tensors is not None):
+            if file.is_file() and file.name not in made and not (file.name == WEIGHTS and tensors is not None):
                 (beside / file.name).symlink_to(file.resolve())
-        for file_name, text in texts.items():
-            (beside / file_name).write_text(text, encoding="utf-8")
+        for file_name, content in made.items():
+            (beside / file_name).write_bytes(content)
         if tensors is not None:
             from safetensors.numpy import save_file
 
@@ -89,21 +96,23 @@ def _read(file: Path) -> Any:
         return None
 
 
-def _vocabulary(folder: Path, kind: str) -> dict[str, str]:
-    """Text by name of the files of the tokenizer that are not there, made from `tokenizer.json`."""
+def _vocabulary(folder: Path, kind: str) -> dict[str, bytes]:
+    """Content by name of the files of the tokenizer that are not there, made from `tokenizer.json`."""
     wanted = VOCABULARY.get(kind)
     whole = _read(folder / TOKENIZER)
     if wanted is None or (folder / wanted).is_file() or not isinstance(whole, dict):
         return {}
     model = whole.get("model", {})
     if wanted == "vocab.txt" and model.get("type") == "WordPiece":
-        return {wanted: "".join(f"{token}\n" for token in _tokens(whole)), **_case(folder, whole)}
+        return {wanted: "".join(f"{token}\n" for token in _tokens(whole)).encode(), **_case(folder, whole)}
     if wanted == "vocab.json" and model.get("type") == "BPE":
         ids = {token: number for number, token in enumerate(_tokens(whole))}
         merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
         lines = "".join(f"{merge}\n" for merge in ("#version: 0.2", *merges))
-        return {wanted: json.dumps(ids, ensure_ascii=False), "merges.txt": lines}
-    raise ValueError(
+        return {wanted: json.dumps(ids).encode(), "merges.txt": lines.encode()}
+    if kind in ("albert", "xlm-roberta") and model.get("type") == "Unigram":
+        return {wanted: sentence_piece.proto(whole, as_xlm_roberta=kind == "xlm-roberta")}
+    raise Incomplete(
         f"backbone.name: expected {wanted} in {folder}. Received: {TOKENIZER} alone, of the kind {model.get('type')}, "
         f"from which it cannot be made. Copy {wanted} of the model that this one was trained from into the folder."
     )
@@ -116,25 +125,25 @@ def _tokens(whole: Mapping[str, Any]) -> list[str]:
     return [names.get(number, f"[unnamed {number}]") for number in range(max(names) + 1)]
 
 
-def _case(folder: Path, whole: Mapping[str, Any]) -> dict[str, str]:
+def _case(folder: Path, whole: Mapping[str, Any]) -> dict[str, bytes]:
     """tokenizer_config.json with whether texts are lowered, which keras_hub asks it, where it does not say that."""
     config = _read(folder / "tokenizer_config.json") or {}
     if "do_lower_case" in config:
         return {}
     lowered = bool((whole.get("normalizer") or {}).get("lowercase", False))
-    return {"tokenizer_config.json": json.dumps({**config, "do_lower_case": lowered})}
+    return {"tokenizer_config.json": json.dumps({**config, "do_lower_case": lowered}).encode()}
 
 
 def _mended(folder: Path, kind: str) -> dict[str, np.ndarray] | None:
     """All weights by the names that the converter looks for; None where they are as it expects.
 
     Raises:
-        ValueError: the weights are in another file.
+        Incomplete: the weights are in another file.
     """
     if not (folder / WEIGHTS).is_file():
         others = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".h5", ".msgpack", ".pt"))
         if others and not (folder / SHARDS).is_file():
-            raise ValueError(
+            raise Incomplete(
                 f"backbone.name: expected weights as {WEIGHTS} in {folder}. Received: {', '.join(others)}. Where "
                 "transformers is installed: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)."
             )

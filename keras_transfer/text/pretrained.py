@@ -70,7 +70,7 @@ def load(preset: str, pooling: str = "auto", load_weights: bool = True, **argume
     family = family_of(preset)
     if family is None:
         raise ValueError(f"backbone.name: expected a backbone of texts. Received: {preset!r}.")
-    with hugging_face.completed(preset, load_weights) as complete, _explained(preset):
+    with _explained(preset), hugging_face.completed(preset, load_weights) as complete:
         hub = keras_hub.models.Backbone.from_preset(complete, load_weights=load_weights, **arguments)
         hub_tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(complete)
     chosen: Pooling = family.pooling if pooling == "auto" else pooling  # type: ignore[assignment]
@@ -198,6 +198,8 @@ def _explained(preset: str) -> Any:
         # keras_hub writes the progress of a download to standard output, which is for results.
         with contextlib.redirect_stdout(sys.stderr):
             yield
+    except hugging_face.Incomplete:
+        raise
     except Exception as error:  # Hubs, tokenizers and checkpoints raise errors of many libraries.
         reason = f"{type(error).__name__}: {error}"
         if Path(preset).is_dir():

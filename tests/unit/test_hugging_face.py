@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_text as tf_text
 import tiny_texts
+import tokenizers
 from safetensors.numpy import load_file, save_file
 
-from keras_transfer.text import hugging_face, pretrained
+from keras_transfer.text import hugging_face, pretrained, sentence_piece
 from keras_transfer.text.pretrained import TextNetwork
 
 TEXT = "Don't miss it, a warm and clever film!"
@@ -67,6 +70,39 @@ def test_a_bare_roberta_is_read_with_the_segment_that_it_learnt(tmp_path: Path) 
     np.testing.assert_array_equal(_features(pretrained.load(str(bare))), _features(pretrained.load(str(plain))))
 
 
+def test_pieces_of_a_unigram_model_are_those_of_its_own_tokenizer(tmp_path: Path) -> None:
+    folder = tiny_texts.write_hugging_face_xlm_roberta(tmp_path / "model")
+    original = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    network = pretrained.load(str(folder))
+    for text in (*tiny_texts.CORPUS, "unknown ☃ letters"):
+        # This one replaces no characters: a tab would stay one.
+        text = " ".join(text.split())
+        assert network.tokenizer.encode([text])[0].tolist() == original.encode(text).ids, text
+    special = set(network.tokenizer.encode(["<s> in a text</s>"])[0].tolist()) & {0, 1, 2}
+    assert not special
+    assert np.isfinite(_features(network)).all()
+
+
+def test_the_file_of_a_unigram_model_has_the_ids_of_tokenizer_json(tmp_path: Path) -> None:
+    folder = tiny_texts.write_hugging_face_xlm_roberta(tmp_path / "model")
+    text = (folder / "tokenizer.json").read_text()
+    made = tf_text.SentencepieceTokenizer(model=sentence_piece.proto(json.loads(text)))
+    assert made.tokenize(TEXT).numpy().tolist() == tokenizers.Tokenizer.from_str(text).encode(TEXT).ids
+
+
+def test_characters_are_replaced_as_the_original_file_says() -> None:
+    table = b"any bytes"
+    normalizer = {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Lowercase"},
+            {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()},
+        ],
+    }
+    whole = {"model": {"vocab": [["<unk>", 0.0], ["a", -1.5]], "unk_id": 0}, "normalizer": normalizer}
+    assert sentence_piece.proto(whole).endswith(bytes([3 << 3 | 2, len(table) + 2, 2 << 3 | 2, len(table)]) + table)
+
+
 def test_a_bert_without_pooler_is_loaded_but_not_pooled_by_it(tmp_path: Path) -> None:
     folder = tiny_texts.write_hugging_face_bert(tmp_path / "bert")
     before = _features(pretrained.load(str(folder)))
@@ -88,4 +124,16 @@ def test_weights_and_vocabularies_of_other_kinds_are_named_with_the_mend(tmp_pat
     (folder / "vocab.txt").unlink()
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram", "vocab": [["a", 0.0]]}}))
     with pytest.raises(ValueError, match=r"expected vocab.txt in .*bert. Received: tokenizer.json alone.*Unigram"):
+        pretrained.load(str(folder))
+
+
+def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
+    folder = tiny_texts.only_tokenizer_json(tiny_texts.write_hugging_face_bert(tmp_path / "bert"))
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:1000])
+    with pytest.raises(ValueError, match=r"the preset folder .*bert could not be loaded \(SafetensorError"):
+        pretrained.load(str(folder))
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"type": "WordPiece"}}))
+    with pytest.raises(ValueError, match=r"the preset folder .*bert could not be loaded \(KeyError: 'vocab'"):
         pretrained.load(str(folder))
