@@ -1,6 +1,6 @@
 """Hugging Face folders, made complete for keras_hub's converters.
 
-What transformers 5 writes and keras_hub 0.2x cannot read, or reads wrongly:
+What transformers 5 writes and keras_hub 0.32 cannot read, or reads wrongly:
 
 - A tokenizer is `tokenizer.json` alone; the converters want `vocab.txt` (BERT, DistilBERT), `vocab.json` and
   `merges.txt` (RoBERTa, GPT-2), or SentencePiece's own file.
