@@ -7,8 +7,8 @@ What transformers 5 writes and keras_hub 0.32 cannot read, or reads wrongly:
 - The weights of a bare model (RobertaModel, as sentence-transformers save it) have no prefix; the converters of
   RoBERTa, DistilBERT and ALBERT look for one.
 - A BERT that was trained on masked words has no pooler; the converter wants one.
-- RoBERTa's one segment embedding is zero as published, but learns when it is trained further; the converters of it and
-  of XLM-RoBERTa drop it.
+- RoBERTa's one segment embedding is zero as published, but learns when it is trained further; its converter drops it
+  (that of XLM-RoBERTa does not).
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ VOCABULARY = {
     **dict.fromkeys(("roberta", "gpt2"), "vocab.json"),
     "albert": "spiece.model",
     "xlm-roberta": "sentencepiece.bpe.model",
-    **dict.fromkeys(("mistral", "mixtral", "gemma", "gemma2"), "tokenizer.model"),
 }
-"""By the `model_type` of config.json: the file without which keras_hub has no tokenizer. Others read tokenizer.json."""
+"""By the `model_type` of config.json: the file without which keras_hub has no tokenizer, and which can be made."""
 PREFIXED = ("roberta", "distilbert", "albert")
-ONE_SEGMENT = ("roberta", "xlm-roberta")
 
 
 class Incomplete(ValueError):
@@ -154,7 +152,7 @@ def _mended(folder: Path, kind: str) -> dict[str, np.ndarray] | None:
         names = list(file.keys())
         prefix = f"{kind}." if kind in PREFIXED and not any(name.startswith(f"{kind}.") for name in names) else ""
         pooler = kind == "bert" and not any(name.endswith("pooler.dense.weight") for name in names)
-        segments = [name for name in names if kind in ONE_SEGMENT and name.endswith("token_type_embeddings.weight")]
+        segments = [name for name in names if kind == "roberta" and name.endswith("token_type_embeddings.weight")]
         segment = file.get_tensor(segments[0])[0] if segments else np.zeros(1)
         if not prefix and not pooler and not segment.any():
             return None

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def spec_of(tokenizer: Any, family: TextFamily, preset: str = "") -> TokenizerSp
         unknown = vocabulary.index(tokenizer.oov_token)
         return TokenizerSpec("wordpiece", layout, vocabulary, lowercase=bool(tokenizer.lowercase), unknown=unknown)
     if isinstance(tokenizer, tokenizers.BytePairTokenizer):
-        ids = dict(tokenizer.vocabulary)
+        ids, pieces = dict(tokenizer.vocabulary), hugging_face.pre_tokenizer(preset)
         names = {number: token for token, number in ids.items()}
         unknown = next((ids[name] for name in ("<unk>", "<|endoftext|>") if name in ids), layout.pad)
         return TokenizerSpec(
@@ -126,8 +127,8 @@ def spec_of(tokenizer: Any, family: TextFamily, preset: str = "") -> TokenizerSp
             layout,
             tuple(names.get(number, "") for number in range(max(names) + 1)),
             tuple(merge for merge in tokenizer.merges if not merge.startswith("#version")),
-            split=_split(tokenizer, preset),
-            prefix_space=bool(hugging_face.pre_tokenizer(preset).get("add_prefix_space", tokenizer.add_prefix_space)),
+            split=_split(tokenizer, pieces),
+            prefix_space=bool(pieces.get("add_prefix_space", tokenizer.add_prefix_space)),
             unknown=unknown,
         )
     if isinstance(tokenizer, tokenizers.SentencePieceTokenizer):
@@ -164,10 +165,10 @@ def _layout(tokenizer: Any, family: TextFamily) -> Layout:
     return Layout((start,), (end,) * (2 if family.double_separator else 1), (end,), pad or 0)
 
 
-def _split(tokenizer: Any, preset: str) -> Split:
+def _split(tokenizer: Any, pieces: Mapping[str, Any]) -> Split:
     """How the tokenizer was trained to cut a text: a Hugging Face folder says it, else the family does."""
-    pattern = json.dumps(hugging_face.pre_tokenizer(preset))
-    if pattern != "{}":
+    if pieces:
+        pattern = json.dumps(pieces)
         return "llama3" if "(?i:" in pattern else "bloom" if "|[.,!?" in pattern else "gpt2"
     name = type(tokenizer).__name__.removesuffix("Tokenizer")
     return "llama3" if name in _LLAMA3_SPLIT else "bloom" if name == "Bloom" else "gpt2"

@@ -56,6 +56,16 @@ def test_tokens_that_were_added_keep_their_numbers(tmp_path: Path) -> None:
     assert not Path(complete).exists() and not (folder / "vocab.txt").exists()
 
 
+def test_an_xlm_roberta_counts_its_segment_once(tmp_path: Path) -> None:
+    folder = tiny_texts.write_hugging_face_xlm_roberta(tmp_path / "model")
+    before = _features(pretrained.load(str(folder)))
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.position_embeddings.weight"] += weights["embeddings.token_type_embeddings.weight"]
+    weights["embeddings.token_type_embeddings.weight"][:] = 0
+    save_file(weights, folder / "model.safetensors")
+    np.testing.assert_allclose(_features(pretrained.load(str(folder))), before, atol=1e-5)
+
+
 def test_a_bare_roberta_is_read_with_the_segment_that_it_learnt(tmp_path: Path) -> None:
     bare = tiny_texts.write_hugging_face_roberta(tmp_path / "bare")
     plain = Path(shutil.copytree(bare, tmp_path / "plain"))
