@@ -48,7 +48,9 @@ def _rows(name: str, subject: Subject, repeats: int) -> Iterator[Row]:
         subject.reset(repeat)
         chosen = override(recipe, {"seed": repeat, "devices.fast_math": fast})
         with empty_cache():
-            cached = caching.head_examples(subject.joined.encoder, subject.examples, chosen, SILENT)
+            cached = caching.head_examples(
+                caching.encode_of(subject.joined.encoder, chosen), subject.examples, chosen, SILENT
+            )
             assert cached is not None
             history = phases.train_head(
                 subject.joined.head,

@@ -35,7 +35,9 @@ def measure(quick: bool, chosen: str = "") -> Iterator[Row]:
         subject.reset(repeat)
         seeded = override(recipe, {"seed": repeat})
         with empty_cache():
-            cached = caching.head_examples(subject.joined.encoder, subject.examples, seeded, SILENT)
+            cached = caching.head_examples(
+                caching.encode_of(subject.joined.encoder, seeded), subject.examples, seeded, SILENT
+            )
             assert cached is not None
             history = phases.train_head(
                 subject.joined.head,

@@ -62,25 +62,24 @@ def features_pay(recipe: Recipe, train: Examples) -> bool:
 
 
 def clean_features(
-    encoder: keras.Model, examples: Mapping[str, Examples], recipe: Recipe, log: Log
+    encode: Encode, examples: Mapping[str, Examples], recipe: Recipe, log: Log
 ) -> dict[str, FeatureCache]:
     """Features of the training and validation examples as they are, without augmentation."""
-    encode = _encode(encoder, recipe)
     present = [name for name in CACHED_SPLITS if name in examples]
     if recipe.head.feature_noise:
         raise ValueError(
             "head.feature_noise: expected 0 where the head is solved exactly; use head.solver gradient. Received: "
             f"{recipe.head.feature_noise:g}"
         )
-    return {name: _compute(encoder, encode, examples[name], recipe, name, log) for name in present}
+    return {name: _compute(encode, examples[name], recipe, name, log) for name in present}
 
 
 def head_examples(
-    encoder: keras.Model, examples: Mapping[str, Examples], recipe: Recipe, log: Log
+    encode: Encode, examples: Mapping[str, Examples], recipe: Recipe, log: Log
 ) -> dict[str, CachedExamples] | None:
     """What the head trains on; None where the features do not fit, and it must train through the backbone."""
     try:
-        return _cached(encoder, _encode(encoder, recipe), examples, recipe, recipe.head, "head", log, "", ())
+        return _cached(encode, examples, recipe, recipe.head, "head", log, "", ())
     except CacheTooLarge as error:
         if recipe.cache != "auto" or recipe.head.feature_noise:
             raise
@@ -105,6 +104,13 @@ def at_boundary(
     phase, forced = recipe.fine_tune, recipe.cache == "boundary"
     if recipe.cache not in ("auto", "boundary"):
         return None
+    below = freezing.boundary(backbone, phase.trainable, phase.batchnorm)
+    if below and not forced and augmented(examples["train"]):
+        log.say(
+            f"fine_tune: augmentation ({recipe.data.augment}) is drawn anew each epoch, so that nothing below {below} "
+            f"is cached; cache boundary would train on at most {VIEWS} stored views"
+        )
+        return None
     freezing.apply(backbone, phase.trainable, phase.batchnorm)
     try:
         parts = boundary_cache.cut(backbone, encoder, head, phase)
@@ -119,12 +125,12 @@ def at_boundary(
             )
         log.say(f"fine_tune: nothing below is cached: {why}")
         return None
-    encode = _encode(parts.prefix, recipe)
+    encode = encode_of(parts.prefix, recipe)
     if not forced and not _worth_it(parts, encode, examples, recipe, log):
         return None
     name, extras = boundary_cache.BOUNDARY, parts.extras
     try:
-        cached = _cached(parts.prefix, encode, examples, recipe, phase, "fine_tune", log, name, extras)
+        cached = _cached(encode, examples, recipe, phase, "fine_tune", log, name, extras)
     except CacheTooLarge as error:
         if forced:
             raise
@@ -169,7 +175,7 @@ def decoded(examples: Mapping[str, Examples], recipe: Recipe, name: str, log: Lo
     return found
 
 
-def _encode(model: keras.Model, recipe: Recipe) -> Encode:
+def encode_of(model: keras.Model, recipe: Recipe) -> Encode:
     """The functions of the frozen part, in the precision that the recipe computes in."""
     return Encode(model, devices.fast_math(recipe.devices))
 
@@ -178,15 +184,8 @@ def _worth_it(
     parts: boundary_cache.Cut, encode: Encode, examples: Mapping[str, Examples], recipe: Recipe, log: Log
 ) -> bool:
     """Measures a few batches and decides; says what and why."""
-    train = examples["train"]
-    if augmented(train):
-        log.say(
-            f"fine_tune: augmentation ({recipe.data.augment}) is drawn anew each epoch, so that nothing below "
-            f"{parts.block} is cached; cache boundary would train on at most {VIEWS} stored views"
-        )
-        return False
     counts = [len(examples[name]) if name in examples else 0 for name in CACHED_SPLITS]
-    found = boundary_cache.measure(parts, train, encode, recipe.cache_precision)
+    found = boundary_cache.measure(parts, examples["train"], encode, recipe.cache_precision)
     saved = found.saved(*counts, recipe.fine_tune.epochs or 0)
     size = found.bytes * sum(counts)
     numbers = (
@@ -210,7 +209,6 @@ def _pays(saved: float, size: float, without: str, kept: str, numbers: str, log:
 
 
 def _cached(
-    model: keras.Model,
     encode: Encode,
     examples: Mapping[str, Examples],
     recipe: Recipe,
@@ -228,8 +226,8 @@ def _cached(
         part = examples[split]
         views: Any = [None]
         if split == "train" and augmented(part):
-            views = _views(model, part, recipe, phase, name, log)
-        caches = [_compute(model, encode, part, recipe, split, log, view) for view in views]
+            views = _views(encode.encoder, part, recipe, phase, name, log)
+        caches = [_compute(encode, part, recipe, split, log, view) for view in views]
         noise = phase.feature_noise if split == "train" else 0.0
         found[split] = CachedExamples(caches, part, name=label, extras=extras, noise=noise, seed=recipe.seed)
         if noise:
@@ -252,7 +250,6 @@ def _views(model: keras.Model, train: Examples, recipe: Recipe, phase: Phase, na
 
 
 def _compute(
-    model: keras.Model,
     encode: Encode,
     examples: Examples,
     recipe: Recipe,
@@ -262,14 +259,14 @@ def _compute(
 ) -> FeatureCache:
     """One pass, with a bar."""
     seen = f"view {view.epoch + 1} of {split}" if view else split
-    what = f"{recipe.name} {seen}, {recipe.backbone.name} {model.name}"
+    what = f"{recipe.name} {seen}, {recipe.backbone.name} {encode.encoder.name}"
     with log.bar(f"features of {what}", len(examples)) as update:
 
         def progress(done: int) -> None:
             update(done, "")
 
         return feature_cache.compute(
-            model,
+            encode.encoder,
             examples,
             progress=progress,
             describe=what,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,7 +20,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: Callable[..., Any],
         loss: Callable[[Any, Any], tf.Tensor] | None = None,
         strategy: tf.distribute.Strategy | None = None,
     ):

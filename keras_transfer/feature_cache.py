@@ -26,7 +26,7 @@ from keras_transfer.data.pipeline import evaluation_batches, training_batches, u
 from keras_transfer.feature_arrays import FeatureCache, Leaf, write_stream
 from keras_transfer.feature_key import View, identity
 from keras_transfer.feature_store import CacheTooLarge, Store, hold, release
-from keras_transfer.folding import numeric_part, weight_bytes
+from keras_transfer.folding import input_structure, numeric_part, weight_bytes
 from keras_transfer.tasks.base import Examples
 
 __all__ = ["CacheTooLarge", "CachedExamples", "FeatureCache", "View", "bytes_of_example", "compute", "gather_targets"]
@@ -111,16 +111,20 @@ class Encode:
     """The functions of one encoder, whose weights stay as they are: traced once for all passes, which takes seconds."""
 
     def __init__(self, encoder: keras.Model, in_bfloat16: bool = False):
-        self._encoder, self.in_bfloat16 = encoder, in_bfloat16
+        self.encoder, self.in_bfloat16 = encoder, in_bfloat16
         self._functions: dict[bool, Callable[[Any], Any]] = {}
 
     def __call__(self, fold: bool) -> Callable[[Any], Any]:
         """A traced function of a batch's inputs; a folded one where that is asked for, or is there already."""
         fold = fold or True in self._functions
         if fold not in self._functions:
-            layers = self._encoder._flatten_layers() if self.in_bfloat16 else ()
-            self._functions[fold] = encode_function(self._encoder, fold, tuple(layers))
+            layers = self.encoder._flatten_layers() if self.in_bfloat16 else ()
+            self._functions[fold] = encode_function(self.encoder, fold, tuple(layers))
         return self._functions[fold]
+
+    def live(self) -> Callable[[Any], Any] | None:
+        """A traced function of the weights as they are when it is called; None where none is traced yet."""
+        return self._functions.get(False)
 
 
 def encode_function(encoder: keras.Model, fold: bool, in_bfloat16: Sequence[keras.Layer] = ()) -> Callable[[Any], Any]:
@@ -135,6 +139,10 @@ def encode_function(encoder: keras.Model, fold: bool, in_bfloat16: Sequence[kera
         with devices.in_bfloat16(in_bfloat16):
             return encoder(inputs, training=False)
 
+    # One trace for batches of any length; what comes in another form is traced when it comes.
+    encode.get_concrete_function(
+        tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), input_structure(encoder))
+    )
     return encode
 
 

@@ -52,6 +52,10 @@ class InferenceMode(keras.layers.Layer):
         """The model's outputs for its inputs."""
         return self.model(inputs, training=training if self.batchnorm == "train" else False)
 
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        """Shapes and types of the outputs; a functional model knows its own, and is not run through once more."""
+        return self.model.compute_output_spec(inputs)
+
     def get_config(self) -> dict[str, Any]:
         """The layer as plain values."""
         model = keras.saving.serialize_keras_object(self.model)

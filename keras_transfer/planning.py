@@ -13,10 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer import boundary_cache, devices, freezing
+from keras_transfer import boundary_cache, freezing
 from keras_transfer.backbones import Backbone
 from keras_transfer.data.records import Splits
 from keras_transfer.devices import Devices
+from keras_transfer.feature_cache import Encode
 from keras_transfer.feature_store import Store
 from keras_transfer.progress import Log
 from keras_transfer.recipe import Recipe
@@ -24,9 +25,8 @@ from keras_transfer.samples import cache_folder
 from keras_transfer.tasks.base import Examples
 from keras_transfer.text import packing
 
-PROBE_BATCH, LARGE_PROBE = 8, 32
-"""Examples in the batches that are measured: what the second takes longer than the first is work, and no overhead."""
-MOSTLY_WORK = 1.5  # seconds of the first from which its overhead is of no account: some 0.3 s of eager calls
+PROBE_BATCH = 8
+"""Examples in the batch that is measured."""
 FIXED_SECONDS = 25.0  # tracing, export, and the fresh process that verifies it
 TEXTS_TO_MEASURE = 1_000
 TEXT_FIELDS = ("text", "text_pair", "question", "context")
@@ -55,7 +55,7 @@ class Plan:
 def estimate(
     recipe: Recipe,
     splits: Splits,
-    encoder: keras.Model,
+    encode: Encode,
     model: keras.Model,
     backbone: Backbone | None = None,
     examples: Mapping[str, Examples] | None = None,
@@ -65,7 +65,7 @@ def estimate(
     Args:
         recipe: with every field decided.
         splits: the records.
-        encoder: from raw inputs to features.
+        encode: from raw inputs to features; is traced here, which a pass of the head phase then need not do.
         model: the joined model.
         backbone: the encoder's; tells how long the texts are, and what is cached at the boundary.
         examples: by split, where a record gives several (tiles of a photo, windows of a text).
@@ -75,8 +75,7 @@ def estimate(
     frozen = count["train"] + count["validation"]
     scored = sum(count.values()) - count["train"]
     tokens = _mean_tokens(recipe, splits, backbone)
-    with devices.in_bfloat16(encoder._flatten_layers() if devices.fast_math(recipe.devices) else ()):
-        forward = _seconds_forward(encoder, _padded(recipe, tokens))
+    forward = _seconds_forward(encode, _padded(recipe, tokens))
     seconds = FIXED_SECONDS + forward * scored
     lines = [
         f"{name}: {number:,} examples" + (f" in {count[name]:,} inputs" if count[name] != number else "")
@@ -86,7 +85,7 @@ def estimate(
     cached, live = 0.0, False
     augmented = recipe.data.augment not in ("none", "auto")
     if head.epochs:
-        features = sum(_values(tensor, tokens) for tensor in encoder.outputs)
+        features = sum(_values(tensor, tokens) for tensor in encode.encoder.outputs)
         if head.solver == "gradient" and (recipe.cache == "off" or (augmented and recipe.cache == "auto")):
             seconds += forward * (count["train"] * head.epochs + count["validation"] * head.epochs)
             live = head.epochs > 1
@@ -141,24 +140,20 @@ def require_space(folder: Path, megabytes: float) -> None:
         )
 
 
-def _seconds_forward(encoder: keras.Model, length: int) -> float:
-    """Of one example through the encoder, as a traced function would take: without what each eager call costs."""
+def _seconds_forward(encode: Encode, length: int) -> float:
+    """Of one example through the encoder."""
 
-    def seconds(count: int) -> float:
-        def zeros(tensor: Any) -> tf.Tensor:
-            return tf.zeros([count, *(side or length for side in tensor.shape[1:])], tensor.dtype)
+    def zeros(tensor: Any) -> tf.Tensor:
+        return tf.zeros([PROBE_BATCH, *(side or length for side in tensor.shape[1:])], tensor.dtype)
 
-        inputs = tf.nest.map_structure(zeros, encoder.input)
+    function, inputs = encode(fold=False), tf.nest.map_structure(zeros, encode.encoder.input)
+    seconds = []
+    for _ in range(3):
         started = time.monotonic()
-        encoder(inputs, training=False)
-        return time.monotonic() - started
-
-    seconds(PROBE_BATCH)  # the first call also sets up
-    small = seconds(PROBE_BATCH)
-    if small >= MOSTLY_WORK:
-        return small / PROBE_BATCH
-    large = seconds(LARGE_PROBE)
-    return max((large - small) / (LARGE_PROBE - PROBE_BATCH), 0.1 * large / LARGE_PROBE)
+        function(inputs)
+        seconds.append(time.monotonic() - started)
+    # The first call also sets up.
+    return min(seconds[1:]) / PROBE_BATCH
 
 
 def _mean_tokens(recipe: Recipe, splits: Splits, backbone: Backbone | None) -> float:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_transfer import backbones, devices, evaluation, phases, planning, run_export, run_record, two_phases
+from keras_transfer import backbones, caching, devices, evaluation, phases, planning, run_export, run_record, two_phases
 from keras_transfer import recipe as recipes
 from keras_transfer.backbones import Backbone
-from keras_transfer.joined import join
+from keras_transfer.feature_cache import Encode
+from keras_transfer.joined import Joined, join
 from keras_transfer.labels import Labels
 from keras_transfer.prepared import Prepared, prepare, recipe_of
 from keras_transfer.progress import Clock, Log
@@ -72,15 +73,16 @@ def fit(
         prepared = replace(prepared, recipe=_with_size(prepared, backbone, log))
         joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
     examples = _examples(prepared, backbone)
-    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model, backbone, examples)
+    encode = caching.encode_of(joined.encoder, prepared.recipe)
+    found = planning.estimate(prepared.recipe, prepared.splits, encode, joined.model, backbone, examples)
     planning.say(found, placed, log)
     run = _start_run(prepared, backbone, earlier, log)
     with _kept_on_failure(run, log):
         log.say(f"run {run.path}")
         # Tracing takes seconds: the validation of the phases and the scores at the end share it.
         loss = prepared.task.loss(prepared.labels, prepared.recipe, None)
-        predictor = evaluation.Predictor(joined.model, loss, placed.strategy)
-        validated = two_phases.train(run, prepared, joined, examples, placed, predictor, clock, log)
+        predictor = evaluation.Predictor(_inference(joined, encode, placed), loss, placed.strategy)
+        validated = two_phases.train(run, prepared, joined, examples, placed, encode, predictor, clock, log)
         with clock.part("evaluate"):
             predictions = _evaluate(run, prepared, predictor, examples, validated, log)
         with clock.part("export"):
@@ -111,7 +113,8 @@ def plan(recipe_or_source: Any, *, log: Log | None = None, **overrides: Any) -> 
     prepared = replace(prepared, recipe=_with_size(prepared, backbone, log))
     joined = join(prepared.task, backbone, prepared.labels, prepared.recipe)
     examples = _examples(prepared, backbone)
-    found = planning.estimate(prepared.recipe, prepared.splits, joined.encoder, joined.model, backbone, examples)
+    encode = caching.encode_of(joined.encoder, prepared.recipe)
+    found = planning.estimate(prepared.recipe, prepared.splits, encode, joined.model, backbone, examples)
     planning.say(found, placed, log)
     return found
 
@@ -148,6 +151,18 @@ def _with_size(prepared: Prepared, backbone: Backbone, log: Log) -> Recipe:
         return recipe
     spec = replace(recipe.backbone, image_size=backbone.image_size, sequence_length=backbone.sequence_length)
     return replace(recipe, backbone=spec)
+
+
+def _inference(joined: Joined, encode: Encode, placed: devices.Devices) -> Callable[..., Any]:
+    """The joined model, by what is traced of it already where that computes the same."""
+    encoded = encode.live()
+    if encoded is None or encode.in_bfloat16 or placed.strategy.num_replicas_in_sync > 1:
+        return joined.model
+
+    def forward(inputs: Any, training: bool) -> Any:
+        return joined.head(encoded(inputs), training=training)
+
+    return forward
 
 
 def _start_run(prepared: Prepared, backbone: Backbone, earlier: Run | None, log: Log) -> Run:

@@ -23,11 +23,23 @@ def train(
     joined: Joined,
     examples: Mapping[str, Examples],
     placed: devices.Devices,
+    encode: feature_cache.Encode,
     predictor: evaluation.Predictor,
     clock: Clock,
     log: Log,
 ) -> phases.Outcome | None:
     """Both phases; either may be left out.
+
+    Args:
+        run: gets the history of both.
+        prepared: recipe, task and records.
+        joined: backbone and head, which are trained.
+        examples: by split.
+        placed: the devices.
+        encode: the functions of the joined encoder, traced perhaps.
+        predictor: of the joined model.
+        clock: gets the seconds of each part.
+        log: where progress is said.
 
     Returns:
         What the trained model predicts of the validation split, where the last phase has found it out.
@@ -41,7 +53,7 @@ def train(
     freezing.apply(joined.backbone, freezing.FreezePolicy.parse("none"))
     outcome = None
     if recipe.head.epochs:
-        outcome = _train_head(run, prepared, joined, examples, validation, loss, placed, predictor, clock, log)
+        outcome = _train_head(run, prepared, joined, examples, validation, loss, placed, encode, predictor, clock, log)
     if recipe.fine_tune.epochs:
         with clock.part("cache"):
             cached = caching.at_boundary(joined.backbone, joined.encoder, joined.head, examples, recipe, log)
@@ -61,6 +73,7 @@ def _train_head(
     validation: Any,
     loss: phases.Loss,
     placed: devices.Devices,
+    encode: feature_cache.Encode,
     predictor: evaluation.Predictor,
     clock: Clock,
     log: Log,
@@ -74,7 +87,7 @@ def _train_head(
     run.trainable["head"] = sum(int(np.prod(v.shape)) for v in joined.head.trainable_variables)
     if solver == "exact":
         with clock.part("cache"):
-            caches = caching.clean_features(joined.encoder, examples, recipe, log)
+            caches = caching.clean_features(encode, examples, recipe, log)
         with clock.part("head"):
             targets = {name: feature_cache.gather_targets(examples[name])["label"] for name in caches}
             pairs = {name: (caches[name], targets[name]) for name in caches}
@@ -96,7 +109,7 @@ def _train_head(
     cached, outcome = None, None
     if caching.features_pay(recipe, examples["train"]):
         with clock.part("cache"):
-            cached = caching.head_examples(joined.encoder, examples, recipe, log)
+            cached = caching.head_examples(encode, examples, recipe, log)
     if cached is None:
         history, outcome = _through_backbone(
             "head", run, prepared, joined, examples, validation, loss, placed, predictor, clock, log

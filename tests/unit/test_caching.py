@@ -46,7 +46,7 @@ def test_a_recipe_whose_noise_cannot_apply_is_refused(changes, received):
 
 def test_noise_is_refused_where_the_head_is_solved_or_no_features_are_cached():
     with pytest.raises(ValueError, match="head.solver gradient"):
-        caching.clean_features(encoder(), {"train": examples()}, NOISY, QUIET)
+        caching.clean_features(caching.Encode(encoder()), {"train": examples()}, NOISY, QUIET)
     assert caching.features_pay(NOISY, examples(augment=True))
     with pytest.raises(ValueError, match="cache features or data.augment none"):
         caching.features_pay(replace(NOISY, cache="auto"), examples(augment=True))
@@ -59,7 +59,7 @@ def test_noise_goes_to_the_training_examples_alone_and_is_said(tmp_path, monkeyp
     monkeypatch.setenv("KERAS_TRANSFER_CACHE", str(tmp_path))
     log, lines = heard()
     data = {"train": examples(key="a"), "validation": examples(key="b")}
-    found = caching.head_examples(encoder(), data, NOISY, log)
+    found = caching.head_examples(caching.Encode(encoder()), data, NOISY, log)
     assert found is not None and any("noise of 0.1" in line for line in lines)
     index = np.arange(5)
     clean = {
@@ -73,9 +73,11 @@ def test_noise_goes_to_the_training_examples_alone_and_is_said(tmp_path, monkeyp
 def test_the_precision_is_the_recipes_and_the_budget_knows(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_TRANSFER_CACHE", str(tmp_path))
     data = {"train": examples()}
-    exact = caching.clean_features(encoder(), data, recipes.override(NOISY, {"head.feature_noise": 0}), QUIET)
+    exact = caching.clean_features(
+        caching.Encode(encoder()), data, recipes.override(NOISY, {"head.feature_noise": 0}), QUIET
+    )
     half = recipes.override(NOISY, {"head.feature_noise": 0, "cache_precision": "float16"})
-    kept = caching.clean_features(encoder(), data, half, QUIET)
+    kept = caching.clean_features(caching.Encode(encoder()), data, half, QUIET)
     assert kept["train"].bytes * 2 == exact["train"].bytes and len(Store().rows()) == 2
     # One view of 23 examples of 3 numbers: a budget of 5 such, in float16, holds as many views.
     monkeypatch.setenv("KERAS_TRANSFER_CACHE_GB", str(23 * 3 * 2 * 3.5 / 1e9))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
 import tiny_texts
@@ -11,6 +10,7 @@ from test_freezing import SIZE, small_network
 from keras_transfer import backbones, boundary_cache, planning
 from keras_transfer import recipe as recipes
 from keras_transfer.data.records import Record, Splits
+from keras_transfer.feature_cache import Encode
 from keras_transfer.joined import Joined, join
 from keras_transfer.labels import Labels
 from keras_transfer.recipe import BackboneSpec, DataSpec, Phase, Recipe
@@ -39,23 +39,8 @@ def splits(train: int = 100, validation: int = 20, **fields) -> Splits:
 
 def cached(joined: Joined, changes: dict) -> float:
     recipe = recipes.override(RECIPE, changes)
-    plan = planning.estimate(recipe, splits(), joined.encoder, joined.model, joined.backbone)
+    plan = planning.estimate(recipe, splits(), Encode(joined.encoder), joined.model, joined.backbone)
     return round(plan.cache_megabytes * 1e6)
-
-
-@pytest.mark.parametrize("fast", [False, True])
-def test_the_time_is_measured_in_the_precision_that_the_training_computes_in(joined, fast, monkeypatch):
-    monkeypatch.setattr(planning.devices, "fast_math", lambda spec: fast)
-    seen: set[str] = set()
-
-    def measured(encoder: keras.Model, length: int) -> float:
-        seen.update(layer.dtype_policy.name for layer in encoder._flatten_layers())
-        return 1.0
-
-    monkeypatch.setattr(planning, "_seconds_forward", measured)
-    cached(joined, {})
-    assert seen == {"mixed_bfloat16" if fast else "float32"}
-    assert {layer.dtype_policy.name for layer in joined.encoder._flatten_layers()} == {"float32"}
 
 
 def test_features_activations_and_decoded_images_are_counted(joined, monkeypatch):
@@ -81,7 +66,7 @@ def test_more_epochs_through_the_backbone_take_longer_than_cached_ones(joined, m
 
     def seconds(changes: dict) -> float:
         recipe = recipes.override(RECIPE, changes)
-        return 60 * planning.estimate(recipe, splits(), joined.encoder, joined.model, joined.backbone).minutes
+        return 60 * planning.estimate(recipe, splits(), Encode(joined.encoder), joined.model, joined.backbone).minutes
 
     fixed = planning.FIXED_SECONDS + 20  # scoring validation
     alone = {"fine_tune.epochs": 0}
@@ -107,16 +92,24 @@ def test_short_texts_are_reckoned_at_their_own_length(tmp_path):
     assert planning._mean_tokens(recipe, few, None) == 48
 
 
-def test_what_an_eager_call_costs_is_not_taken_for_work(monkeypatch):
-    clock = iter(np.cumsum([0, 9.0, 0, 0.5, 0, 0.74, 0, 9.0, 0, 4.0, 0, 9.0, 0, 0.5, 0, 0.4]))
+def test_setting_up_is_not_taken_for_work(joined, monkeypatch):
+    clock = iter(np.cumsum([0, 9.0, 0, 0.8, 0, 0.4]))
+    encode, calls = Encode(joined.encoder), []
+
+    def function(inputs):
+        calls.append(inputs.shape)
+
+    monkeypatch.setattr(encode, "_functions", {False: function})
     monkeypatch.setattr(planning.time, "monotonic", lambda: next(clock))
+    assert planning._seconds_forward(encode, 0) == pytest.approx(0.4 / 8)
+    assert calls == [(8, SIZE, SIZE, 3)] * 3
 
-    class Encoder:
-        input = keras.Input((3,))
 
-        def __call__(self, inputs, training):
-            assert not training and inputs.shape[1:] == (3,)
-
-    assert planning._seconds_forward(Encoder(), 0) == pytest.approx(0.01)
-    assert planning._seconds_forward(Encoder(), 0) == pytest.approx(0.5), "all work"
-    assert planning._seconds_forward(Encoder(), 0) == pytest.approx(0.1 * 0.4 / 32), "noise alone"
+def test_the_time_is_measured_by_what_the_pass_will_call(joined):
+    encode = Encode(joined.encoder, in_bfloat16=True)
+    assert encode.live() is None
+    planning._seconds_forward(encode, 0)
+    assert encode.live() is encode(fold=False)
+    assert encode.live().experimental_get_tracing_count() == 1, "batches of any length share it"
+    encode(fold=False)(np.zeros([3, SIZE, SIZE, 3], np.float32))
+    assert encode.live().experimental_get_tracing_count() == 1
