@@ -3,7 +3,8 @@
     python benchmarks/demo.py --seeds 3
 
 Trains `recipes/trees_efficientnet_lite.py` for each seed; beside it the majority class and the same network from
-random weights, on the same photos and for three times as many epochs. Ends with a prediction by plain TensorFlow in a fresh process.
+random weights, on the same photos and for three times as many epochs. Ends with a prediction by plain TensorFlow in a
+fresh process.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ WebP's EXIF chunk (RFC 9649). A damaged Exif block counts as upright: it must ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,8 +19,78 @@ _SHORT, _LONG = 3, 4
 _EXIF = b"Exif\0\0"
 _MAX_EXIF_BYTES = 65536
 """A JPEG segment cannot be longer; the orientation stands at the start of the longer blocks of other formats."""
+_MIRRORED = [[False, False]] * 2 + [[o in (3, 4, 7, 8), o in (2, 3, 6, 7)] for o in range(2, 9)]
+"""By orientation: whether rows and columns come in reverse, once sides that are swapped are put right."""
 _MAX_SEGMENTS = 512
 """Stops the search in hostile files; a photo has some 5 to 30 segments before its pixels (a large ICC profile, 200)."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a file is made of segments. Places and lengths count bytes of a segment's head, of `_HEAD` bytes."""
+
+    first: int
+    """Position of the first segment."""
+    kind: tuple[int, ...]
+    """Places of its type."""
+    length: tuple[int, ...]
+    """Places of its length, the most significant byte first."""
+    more: int
+    """The next segment begins by so many bytes later than the length says."""
+    even: bool
+    """Whether segments are padded to an even length."""
+    exif: tuple[tuple[int, bytes], ...]
+    """What stands at which place of an Exif block's segment."""
+    block: int
+    """Place at which the Exif block begins."""
+    ends: tuple[tuple[int, int], ...]
+    """Ranges of types, both ends included, at which the search ends."""
+
+
+def _code(text: bytes) -> int:
+    return int.from_bytes(text, "big")
+
+
+_FORMS = (
+    # FF, marker, length (counts itself), payload. Exif stands before the tables and frames (C0 to CF, DA to DF), which
+    # need no walk: it would cost half a decode of a small photo.
+    _Form(
+        first=2,
+        kind=(0, 1),
+        length=(2, 3),
+        more=2,
+        even=False,
+        exif=((0, b"\xff\xe1"), (4, _EXIF)),
+        block=4 + len(_EXIF),
+        ends=((0, 0xFEFF), (0xFFC0, 0xFFCF), (0xFFD9, 0xFFDF)),
+    ),
+    # PNG: length of the payload, type, payload, checksum. The search ends at the pixels: files with thousands of small
+    # IDAT chunks would make it slow.
+    _Form(
+        first=8,
+        kind=(4, 5, 6, 7),
+        length=(0, 1, 2, 3),
+        more=12,
+        even=False,
+        exif=((4, b"eXIf"),),
+        block=8,
+        ends=tuple((_code(kind), _code(kind)) for kind in (b"IDAT", b"IEND", bytes(4))),
+    ),
+    # RIFF, which WebP is: type, length of the payload (little endian), payload.
+    _Form(
+        first=12,
+        kind=(0, 1, 2, 3),
+        length=(7, 6, 5, 4),
+        more=8,
+        even=True,
+        exif=((0, b"EXIF"),),
+        block=8,
+        ends=((0, 0), (0, 0), (0, 0)),
+    ),
+)
+_HEAD = 10
+_FILL = 0xFFFF
+"""A JPEG's marker may be preceded by any number of bytes FF."""
 
 
 def read(data: tf.Tensor) -> tf.Tensor:
@@ -31,19 +102,9 @@ def read(data: tf.Tensor) -> tf.Tensor:
     Returns:
         int32 scalar from 1 (upright) to 8, as Exif numbers them.
     """
-    is_jpeg = encoded.starts_with(data, encoded.JPEG_MAGIC)
-    is_png = encoded.starts_with(data, encoded.PNG_MAGIC)
-    is_webp = encoded.starts_with(data, encoded.RIFF_MAGIC)
-    form = tf.where(is_jpeg, 0, tf.where(is_png, 1, tf.where(is_webp, 2, 3)))
-    start = tf.switch_case(
-        form,
-        [
-            lambda: _search(data, 2, _jpeg_segment),
-            lambda: _search(data, 8, _png_chunk),
-            lambda: _search(data, 12, _webp_chunk),
-            lambda: tf.constant(-1, tf.int64),
-        ],
-    )
+    magics = (encoded.JPEG_MAGIC, encoded.PNG_MAGIC, encoded.RIFF_MAGIC)
+    fits = tf.stack([encoded.starts_with(data, magic) for magic in magics])
+    start = _search(data, tf.argmax(fits), tf.reduce_any(fits))
     return tf.cond(start < 0, lambda: tf.constant(UPRIGHT), lambda: _first_directory(data, start))
 
 
@@ -57,17 +118,13 @@ def undo(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     Returns:
         [H, W, C], or [W, H, C] for the orientations 5 to 8; the same dtype.
     """
-    turned = [
-        lambda: image,
-        lambda: image[:, ::-1],
-        lambda: image[::-1, ::-1],
-        lambda: image[::-1],
-        lambda: tf.transpose(image, (1, 0, 2)),
-        lambda: tf.transpose(image, (1, 0, 2))[:, ::-1],
-        lambda: tf.transpose(image, (1, 0, 2))[::-1, ::-1],
-        lambda: tf.transpose(image, (1, 0, 2))[::-1],
-    ]
-    upright = tf.switch_case(orientation - 1, turned)
+
+    def turned() -> tf.Tensor:
+        sides = tf.where(swaps_sides(orientation), [1, 0, 2], [0, 1, 2])
+        mirrored = tf.gather(tf.constant(_MIRRORED), orientation)
+        return tf.reverse(tf.transpose(image, sides), tf.boolean_mask([0, 1], mirrored))
+
+    upright = tf.cond(orientation == UPRIGHT, lambda: tf.identity(image), turned)
     height, width, channels = image.shape
     upright.set_shape([height, width, channels] if height == width else [None, None, channels])
     return upright
@@ -78,82 +135,81 @@ def swaps_sides(orientation: tf.Tensor) -> tf.Tensor:
     return orientation >= 5
 
 
-Segment = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-"""(start of the Exif block or -1, whether the search ends here, position of the next segment)."""
+def _search(data: tf.Tensor, which: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+    """int64 scalar: where the Exif block starts, found by walking the segments of the file; -1 if it has none.
 
+    One loop for all forms, whose differences are numbers: every pipeline prepares this graph anew, which with a loop
+    for each form took half a second.
+    """
 
-def _search(data: tf.Tensor, first: int, segment: Callable[[tf.Tensor, tf.Tensor], Segment]) -> tf.Tensor:
-    """int64 scalar: where the Exif block starts, found by walking the segments of the file; -1 if it has none."""
+    def of_form(values: list[Any]) -> tf.Tensor:
+        return tf.gather(tf.constant(values, tf.int64), which)
 
-    def step(_: tf.Tensor, ended: tf.Tensor, position: tf.Tensor) -> Segment:
-        return segment(data, position)
+    kind_weights = of_form([_weights(form.kind) for form in _FORMS])
+    length_weights = of_form([_weights(form.length) for form in _FORMS])
+    wanted, counts = of_form([_exif_bytes(form) for form in _FORMS]), of_form([_exif_mask(form) for form in _FORMS])
+    more, even = of_form([form.more for form in _FORMS]), of_form([int(form.even) for form in _FORMS])
+    block, ends = of_form([form.block for form in _FORMS]), of_form([form.ends for form in _FORMS])
+    first = of_form([form.first for form in _FORMS])
+
+    def step(_: tf.Tensor, ended: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        head = encoded.read(data, position, _HEAD)
+        kind, length = tf.reduce_sum(head * kind_weights), tf.reduce_sum(head * length_weights)
+        is_exif = tf.reduce_all(head * counts == wanted)
+        ended = is_exif | tf.reduce_any((kind >= ends[:, 0]) & (kind <= ends[:, 1]))
+        following = tf.where(kind == _FILL, position + 1, position + more + length + even * (length % 2))
+        return tf.where(is_exif, position + block, tf.constant(-1, tf.int64)), ended, following
 
     start, _, _ = tf.while_loop(
         lambda start, ended, position: tf.logical_not(ended),
         step,
-        (tf.constant(-1, tf.int64), tf.constant(False), tf.constant(first, tf.int64)),
+        (tf.constant(-1, tf.int64), ~known, first),
         parallel_iterations=1,
         maximum_iterations=_MAX_SEGMENTS,
     )
     return start
 
 
-def _jpeg_segment(data: tf.Tensor, position: tf.Tensor) -> Segment:
-    """A JPEG segment: FF, marker, length (big endian, counts itself), payload."""
-    head = encoded.read(data, position, 4 + len(_EXIF))
-    is_fill = head[1] == 0xFF
-    is_exif = (head[1] == 0xE1) & encoded.equal(head[4:], _EXIF)
-    # Exif stands before the tables and frames (C0 to CF, DA to DF), which need no walk: it would cost half a decode of
-    # a small photo.
-    is_table = ((head[1] >= 0xC0) & (head[1] <= 0xCF)) | ((head[1] >= 0xD9) & (head[1] <= 0xDF))
-    ended = (head[0] != 0xFF) | is_table | is_exif
-    following = tf.where(is_fill, position + 1, position + 2 + encoded.big_endian(head[2:4]))
-    return _found(is_exif, position + 4 + len(_EXIF)), ended, following
+def _weights(places: tuple[int, ...]) -> list[int]:
+    """By which the bytes of a head are multiplied, so that their sum is the number at some places."""
+    weights = [0] * _HEAD
+    for power, place in enumerate(reversed(places)):
+        weights[place] = 256**power
+    return weights
 
 
-def _png_chunk(data: tf.Tensor, position: tf.Tensor) -> Segment:
-    """A PNG chunk: length (big endian, of the payload), type, payload, checksum.
-
-    The search ends at the pixels: files with thousands of small IDAT chunks would make it slow.
-    """
-    head = encoded.read(data, position, 8)
-    is_exif = encoded.equal(head[4:], b"eXIf")
-    ended = (
-        is_exif
-        | encoded.equal(head[4:], b"IDAT")
-        | encoded.equal(head[4:], b"IEND")
-        | encoded.equal(head[4:], bytes(4))
-    )
-    return _found(is_exif, position + 8), ended, position + 12 + encoded.big_endian(head[:4])
+def _exif_bytes(form: _Form) -> list[int]:
+    """The head of an Exif block's segment, zeros where anything may stand."""
+    head = [0] * _HEAD
+    for place, text in form.exif:
+        head[place : place + len(text)] = text
+    return head
 
 
-def _webp_chunk(data: tf.Tensor, position: tf.Tensor) -> Segment:
-    """A RIFF chunk: type, length (little endian, of the payload), payload, padded to an even length."""
-    head = encoded.read(data, position, 8 + len(_EXIF))
-    is_exif = encoded.equal(head[:4], b"EXIF")
-    length = encoded.big_endian(head[4:8][::-1])
-    start = position + 8 + tf.where(encoded.equal(head[8:], _EXIF), tf.constant(len(_EXIF), tf.int64), 0)
-    return _found(is_exif, start), is_exif | encoded.equal(head[:4], bytes(4)), position + 8 + length + length % 2
-
-
-def _found(is_exif: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """The start where the Exif block was found, else -1."""
-    return tf.where(is_exif, start, tf.constant(-1, tf.int64))
+def _exif_mask(form: _Form) -> list[int]:
+    """1 where `_exif_bytes` counts."""
+    mask = [0] * _HEAD
+    for place, text in form.exif:
+        mask[place : place + len(text)] = [1] * len(text)
+    return mask
 
 
 def _first_directory(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     """int32 scalar: the orientation in the first TIFF directory of an Exif block."""
+    start = tf.minimum(start, tf.cast(tf.strings.length(data), tf.int64))  # of a file that was cut off
     block = tf.io.decode_raw(tf.strings.substr(data, start, tf.constant(_MAX_EXIF_BYTES, tf.int64)), tf.uint8)
     block = tf.concat([tf.cast(block, tf.int64), tf.zeros([1], tf.int64)], 0)
     last = tf.size(block, tf.int64) - 1
-    little_endian = block[0] == ord("I")
+    # A WebP's block may begin as a JPEG's segment does.
+    prefix = tf.where(encoded.equal(encoded.read(data, start, len(_EXIF)), _EXIF), tf.constant(len(_EXIF), tf.int64), 0)
+    little_endian = block[tf.minimum(prefix, last)] == ord("I")
 
     def number(position: tf.Tensor, count: int) -> tf.Tensor:
         """Unsigned numbers of so many bytes at some positions; bytes past the end are zeros."""
-        digits = [tf.gather(block, tf.minimum(position + place, last)) for place in range(count)]
-        little = tf.add_n([digit * 256**place for place, digit in enumerate(digits)])
-        big = tf.add_n([digit * 256**place for place, digit in enumerate(reversed(digits))])
-        return tf.where(little_endian, little, big)
+        places = position[..., tf.newaxis] + tf.range(count, dtype=tf.int64) + prefix
+        digits = tf.gather(block, tf.minimum(places, last))
+        powers = [256**place for place in range(count)]
+        return tf.reduce_sum(digits * tf.where(little_endian, tf.constant(powers, tf.int64), powers[::-1]), -1)
 
     directory = number(tf.constant(4, tf.int64), 4)
     entries = tf.minimum(number(directory, 2), _MAX_EXIF_BYTES // 12)

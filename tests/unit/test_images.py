@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_transfer.vision import images, orientation
+from keras_transfer.vision import images, orientation, upright
 
 SIDES = (48, 70)
 
@@ -168,6 +168,21 @@ def test_damaged_exif_counts_as_upright(block, photo):
 )
 def test_orientation_of_short_bytes(data):
     assert orientation.read(tf.constant(data)).numpy() == 1
+
+
+def test_a_webp_that_is_cut_off_in_its_last_chunk_is_still_read(photo):
+    data = encoded(photo, "WEBP", exif=exif(6), lossless=True)
+    cut = data[: data.index(b"EXIF") + 7]
+    assert orientation.read(tf.constant(cut)).numpy() == 1
+    assert orientation.read(tf.constant(data)).numpy() == 6
+
+
+def test_a_segment_without_its_marker_ends_the_search(photo, tmp_path):
+    data = encoded(photo, "JPEG", exif=exif(6))
+    (tmp_path / "photo.jpg").write_bytes(data)
+    (tmp_path / "broken.jpg").write_bytes(broken := data.replace(b"\xff\xe1", b"\xc0\xe1", 1))
+    assert orientation.read(tf.constant(data)).numpy() == upright.orientation(tmp_path / "photo.jpg") == 6
+    assert orientation.read(tf.constant(broken)).numpy() == upright.orientation(tmp_path / "broken.jpg") == 1
 
 
 @pytest.mark.parametrize("how", images.HOWS)
