@@ -105,7 +105,7 @@ def load(root: Path, sections: dict[str, Path], kind: str, spec: DataSpec, sever
         sections: folder by split name.
         kind: `image_folders` or `text_folders`.
         spec: `label_separator` splits folder names where it is given.
-        severity: of a file that cannot be read.
+        severity: of a file that cannot be read, and of a class without any file.
     """
     raw = Raw()
     for name, folder in sections.items():
@@ -115,7 +115,7 @@ def load(root: Path, sections: dict[str, Path], kind: str, spec: DataSpec, sever
         chosen = {
             label: listing.images if kind == "image_folders" else listing.texts for label, listing in classes.items()
         }
-        raw.findings += _oddities(folder, classes, loose, kind)
+        raw.findings += _oddities(folder, classes, loose, kind, severity)
         pairs = [(path, label) for label, paths in chosen.items() for path in paths]
         make = _image_records if kind == "image_folders" else _text_records
         records, faults = make(root, pairs, spec, severity)
@@ -177,7 +177,9 @@ def _text_or_fault(path: Path) -> str | Finding:
         return error.findings[0]
 
 
-def _oddities(folder: Path, classes: dict[str, _Listing], loose: Sequence[Path], kind: str) -> Iterator[Finding]:
+def _oddities(
+    folder: Path, classes: dict[str, _Listing], loose: Sequence[Path], kind: str, severity: Severity
+) -> Iterator[Finding]:
     """What is in the folders beside the examples."""
     wanted = "images" if kind == "image_folders" else "texts"
     odd = [
@@ -198,6 +200,6 @@ def _oddities(folder: Path, classes: dict[str, _Listing], loose: Sequence[Path],
     for label, listing in classes.items():
         if not (listing.images if kind == "image_folders" else listing.texts):
             message = f"the class {label!r} is empty: no {wanted} in its folder"
-            yield find(
-                "empty_class", "stop", message, [str(folder / label)], "Add examples to it, or remove the folder"
-            )
+            message += "; it is left out" if severity == "warn" else ""
+            mend = "Add examples to it, or remove the folder; --data.bad_files skip goes on without it"
+            yield find("empty_class", severity, message, [str(folder / label)], mend)

@@ -119,6 +119,10 @@ def test_empty_class(make_photo_folder, tmp_path):
     (root / "green").mkdir()
     message = refused(root)
     assert "empty_class" in message and "'green'" in message and str(root / "green") in message
+    kept = load(root, bad_files="skip")
+    assert sorted(set(labels(kept["all"]))) == ["blue", "red"], "skipping goes on with the other classes"
+    (finding,) = kept.findings
+    assert (finding.kind, finding.severity) == ("empty_class", "warn") and "left out" in finding.message
 
 
 def test_no_separator_in_folder_names(make_photo_folder, tmp_path):
