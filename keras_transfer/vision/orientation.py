@@ -6,6 +6,7 @@ WebP's EXIF chunk (RFC 9649). A damaged Exif block counts as upright: it must ne
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,46 +48,24 @@ class _Form:
     """Ranges of types, both ends included, at which the search ends."""
 
 
-def _code(text: bytes) -> int:
-    return int.from_bytes(text, "big")
+def _only(*kinds: bytes) -> tuple[tuple[int, int], ...]:
+    """Ranges of one type each."""
+    return tuple((code, code) for code in (int.from_bytes(kind, "big") for kind in kinds))
 
 
+_JPEG_ENDS = ((0, 0xFEFF), (0xFFC0, 0xFFCF), (0xFFD9, 0xFFDF))
+"""No marker; tables and frames, before which Exif stands: walking them too would cost half a decode of a small photo.
+"""
+_PNG_ENDS = _only(b"IDAT", b"IEND", bytes(4))
+"""The pixels, first of all: files with thousands of small IDAT chunks would make the search slow."""
+_RIFF_ENDS = _only(bytes(4), bytes(4), bytes(4))  # as many as the others
 _FORMS = (
-    # FF, marker, length (counts itself), payload. Exif stands before the tables and frames (C0 to CF, DA to DF), which
-    # need no walk: it would cost half a decode of a small photo.
-    _Form(
-        first=2,
-        kind=(0, 1),
-        length=(2, 3),
-        more=2,
-        even=False,
-        exif=((0, b"\xff\xe1"), (4, _EXIF)),
-        block=4 + len(_EXIF),
-        ends=((0, 0xFEFF), (0xFFC0, 0xFFCF), (0xFFD9, 0xFFDF)),
-    ),
-    # PNG: length of the payload, type, payload, checksum. The search ends at the pixels: files with thousands of small
-    # IDAT chunks would make it slow.
-    _Form(
-        first=8,
-        kind=(4, 5, 6, 7),
-        length=(0, 1, 2, 3),
-        more=12,
-        even=False,
-        exif=((4, b"eXIf"),),
-        block=8,
-        ends=tuple((_code(kind), _code(kind)) for kind in (b"IDAT", b"IEND", bytes(4))),
-    ),
+    # FF, marker, length (counts itself), payload.
+    _Form(2, (0, 1), (2, 3), 2, False, ((0, b"\xff\xe1"), (4, _EXIF)), 4 + len(_EXIF), _JPEG_ENDS),
+    # PNG: length of the payload, type, payload, checksum.
+    _Form(8, (4, 5, 6, 7), (0, 1, 2, 3), 12, False, ((4, b"eXIf"),), 8, _PNG_ENDS),
     # RIFF, which WebP is: type, length of the payload (little endian), payload.
-    _Form(
-        first=12,
-        kind=(0, 1, 2, 3),
-        length=(7, 6, 5, 4),
-        more=8,
-        even=True,
-        exif=((0, b"EXIF"),),
-        block=8,
-        ends=((0, 0), (0, 0), (0, 0)),
-    ),
+    _Form(12, (0, 1, 2, 3), (7, 6, 5, 4), 8, True, ((0, b"EXIF"),), 8, _RIFF_ENDS),
 )
 _HEAD = 10
 _FILL = 0xFFFF
@@ -147,7 +126,8 @@ def _search(data: tf.Tensor, which: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
 
     kind_weights = of_form([_weights(form.kind) for form in _FORMS])
     length_weights = of_form([_weights(form.length) for form in _FORMS])
-    wanted, counts = of_form([_exif_bytes(form) for form in _FORMS]), of_form([_exif_mask(form) for form in _FORMS])
+    wanted = of_form([_head(form.exif) for form in _FORMS])
+    counts = of_form([_head((place, b"\1" * len(text)) for place, text in form.exif) for form in _FORMS])
     more, even = of_form([form.more for form in _FORMS]), of_form([int(form.even) for form in _FORMS])
     block, ends = of_form([form.block for form in _FORMS]), of_form([form.ends for form in _FORMS])
     first = of_form([form.first for form in _FORMS])
@@ -178,20 +158,12 @@ def _weights(places: tuple[int, ...]) -> list[int]:
     return weights
 
 
-def _exif_bytes(form: _Form) -> list[int]:
-    """The head of an Exif block's segment, zeros where anything may stand."""
+def _head(pieces: Iterable[tuple[int, bytes]]) -> list[int]:
+    """A segment's head with these bytes at their places, else zeros."""
     head = [0] * _HEAD
-    for place, text in form.exif:
+    for place, text in pieces:
         head[place : place + len(text)] = text
     return head
-
-
-def _exif_mask(form: _Form) -> list[int]:
-    """1 where `_exif_bytes` counts."""
-    mask = [0] * _HEAD
-    for place, text in form.exif:
-        mask[place : place + len(text)] = [1] * len(text)
-    return mask
 
 
 def _first_directory(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
