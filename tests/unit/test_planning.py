@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny_texts
 from test_freezing import SIZE, small_network
 
-from keras_transfer import backbones, boundary_cache, planning
+from keras_transfer import backbones, boundary_cache, caching, planning
 from keras_transfer import recipe as recipes
 from keras_transfer.data.records import Record, Splits
 from keras_transfer.feature_cache import Encode
@@ -105,11 +106,17 @@ def test_setting_up_is_not_taken_for_work(joined, monkeypatch):
     assert calls == [(8, SIZE, SIZE, 3)] * 3
 
 
-def test_the_time_is_measured_by_what_the_pass_will_call(joined):
-    encode = Encode(joined.encoder, in_bfloat16=True)
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_time_is_measured_by_what_the_pass_will_call(joined, fast, monkeypatch):
+    monkeypatch.setattr(caching.devices, "fast_math", lambda spec: fast)
+    encode = caching.encode_of(joined.encoder, RECIPE)
     assert encode.live() is None
-    planning._seconds_forward(encode, 0)
-    assert encode.live() is encode(fold=False)
-    assert encode.live().experimental_get_tracing_count() == 1, "batches of any length share it"
-    encode(fold=False)(np.zeros([3, SIZE, SIZE, 3], np.float32))
-    assert encode.live().experimental_get_tracing_count() == 1
+    planning.estimate(RECIPE, splits(), encode, joined.model, joined.backbone)
+    traced = encode.live()
+    assert traced is encode(fold=False)
+    traced(np.zeros([3, SIZE, SIZE, 3], np.float32))
+    assert traced.experimental_get_tracing_count() == 1, "batches of any length share it"
+    graph = traced.get_concrete_function(tf.TensorSpec([None, SIZE, SIZE, 3])).graph
+    computed = {value.dtype for operation in graph.get_operations() for value in operation.outputs}
+    assert (tf.bfloat16 in computed) == fast, "in the precision that the training computes in"
+    assert {layer.dtype_policy.name for layer in joined.encoder._flatten_layers()} == {"float32"}
