@@ -154,7 +154,9 @@ class OtherWork:
         if busy is None or self._busy is None:
             return min(1.0, os.getloadavg()[0] / processors)
         elapsed = max(time.perf_counter() - self._started, 1e-3) * processors
-        return max(0.0, (busy - self._busy - (_own_seconds() - self._own)) / elapsed)
+        others = (busy - self._busy - (_own_seconds() - self._own)) / elapsed
+        # The system counts in ticks of 10 ms: one that ends within a short time can seem longer than all of it.
+        return min(1.0, max(0.0, others))
 
 
 def _machine_seconds() -> float | None:

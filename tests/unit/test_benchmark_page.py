@@ -88,6 +88,26 @@ def test_parts_are_chosen_by_name(bench):
         bench._parts(parser, "nothing")
 
 
-def test_other_work_is_measured(bench):
+@pytest.mark.parametrize(
+    ("elapsed", "busy", "own", "share"),
+    [
+        pytest.param(10.0, 14.0, 8.0, 0.3, id="others took six of twenty seconds"),
+        pytest.param(10.0, 8.0, 8.01, 0.0, id="two clocks that differ a little"),
+        pytest.param(1e-4, 0.01, 0.0, 1.0, id="one tick in a shorter time"),
+    ],
+)
+def test_other_work_is_a_share_of_the_machine(bench, monkeypatch, elapsed, busy, own, share):
+    measuring = sys.modules[bench.OtherWork.__module__]
+    monkeypatch.setattr(measuring.time, "perf_counter", iter([100.0, 100.0 + elapsed]).__next__)
+    monkeypatch.setattr(measuring, "_machine_seconds", iter([50.0, 50.0 + busy]).__next__)
+    monkeypatch.setattr(measuring, "_own_seconds", iter([20.0, 20.0 + own]).__next__)
+    monkeypatch.setattr(measuring.os, "cpu_count", lambda: 2)
     other = bench.OtherWork()
-    assert 0 <= other.share() <= 1.5
+    assert other.share() == pytest.approx(share)
+
+
+def test_the_clocks_of_the_system_are_read(bench):
+    measuring = sys.modules[bench.OtherWork.__module__]
+    busy = measuring._machine_seconds()
+    assert busy is None or busy > 0
+    assert 0 <= bench.OtherWork().share() <= 1
