@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer import devices
+from keras_transfer import devices, fused_gelu
 from keras_transfer.data.pipeline import Batches, unwrap
 from keras_transfer.recipe import Phase
 from keras_transfer.schedules import optimizer_for
@@ -197,6 +197,8 @@ def _make_loop(
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    # XLA fuses the whole step by itself.
+    layers = () if xla else tuple(model._flatten_layers())
 
     # Keras code is plain TensorFlow; converting it recursively would only slow the tracing.
     @tf.autograph.experimental.do_not_convert
@@ -205,7 +207,7 @@ def _make_loop(
         # Watching only what trains lets the graph end the backward pass at the frozen boundary.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            with devices.in_bfloat16(in_bfloat16):
+            with devices.in_bfloat16(in_bfloat16), fused_gelu.in_one_pass(layers):
                 outputs = model(unwrap(batch["inputs"]), training=True)
             each = tf.cast(loss(batch["targets"], outputs), tf.float32)
             # Weights sum to 1 over the global batch, so that the sum over devices is the batch's mean.

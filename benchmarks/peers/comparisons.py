@@ -62,8 +62,6 @@ _DIGITS = (
     "none",
     "--backbone.image_size",
     "96",
-    "--fine_tune.trainable",
-    "all",
 )
 # Mirrored digits are other signs: fastai's guide turns flips off for them.
 _NO_FLIPS = ("--no-flips",)

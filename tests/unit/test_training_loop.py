@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_transfer import training_loop
 from keras_transfer.data.pipeline import Batches
 from keras_transfer.recipe import Phase
 from keras_transfer.training_loop import Watch, train_phase
@@ -87,6 +89,26 @@ def test_a_step_in_bfloat16_trains_nearly_the_same_and_leaves_a_model_of_float32
     for one, two in zip(*trained, strict=True):
         np.testing.assert_allclose(two, one, rtol=0.03, atol=0.01)
         assert not np.array_equal(two, one), "computed otherwise"
+
+
+def test_gelu_in_one_pass_trains_the_same(monkeypatch):
+    ends = []
+    was = training_loop.fused_gelu.fused
+    replaced = []
+    monkeypatch.setattr(training_loop.fused_gelu, "fused", lambda function: replaced.append(function) or was(function))
+    for fused in (True, False):
+        if not fused:
+            monkeypatch.setattr(training_loop.fused_gelu, "in_one_pass", lambda layers: contextlib.nullcontext())
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((2,), name="x")
+        hidden = keras.layers.Dense(16, activation="gelu")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(1, name="out")(hidden))
+        history = train_phase(model, line_batches(), None, PHASE, squared)
+        ends.append([*(row["loss"] for row in history.epochs), *(v for w in model.get_weights() for v in w.ravel())])
+        assert model.layers[1].activation is keras.activations.gelu
+    assert replaced[0] is keras.activations.gelu, "the step was traced with it"
+    assert ends[0][0] > ends[0][3]
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4, atol=1e-6)
 
 
 def test_the_best_epoch_is_restored_and_the_state_before_counts():
