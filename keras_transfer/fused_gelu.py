@@ -49,15 +49,14 @@ def fused(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:
     if activation.__name__ in ("linear", "relu", "tanh", "softmax", "sigmoid", "silu"):  # nearly all others
         return activation
     points = np.linspace(-6.0, 6.0, 97, dtype="float32")
-    # Most steps are traced within a graph.
-    with tf.init_scope():
-        try:
-            values = np.asarray(activation(tf.constant(points)))
-        except Exception:  # a function that wants another shape, or more arguments, is not GELU
-            return activation
+    # What fails is left as it is: a function of other arguments is not GELU, and a build of TensorFlow may lack XLA.
+    with tf.init_scope(), contextlib.suppress(Exception):  # most steps are traced within a graph
+        values = np.asarray(activation(tf.constant(points)))
         for approximate in (True, False):
             if values.shape == points.shape and np.allclose(values, _value(points, approximate), atol=1e-6):
-                return _one_pass(approximate)
+                compiled = _one_pass(approximate)
+                compiled(tf.constant(points))
+                return compiled
     return activation
 
 

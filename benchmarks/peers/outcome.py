@@ -36,7 +36,7 @@ class Row:
     way: str
     """`keras_transfer`, or the peer's name."""
     setting: str
-    """Of the peer; "" for ours."""
+    """Of the peer; for ours "" or one of `Comparison.also`."""
     seed: int
     seconds: float = 0.0
     training_seconds: float = 0.0
@@ -89,10 +89,13 @@ def write_page(page: Path, name: str, rows: Sequence[Row], chosen: str) -> str:
 def section(name: str, rows: Sequence[Row], chosen: str) -> str:
     """What one comparison found, as Markdown."""
     comparison, good = COMPARISONS[name], [row for row in rows if not row.error]
-    ours = [row for row in good if row.way == OURS]
+    ours = {
+        f"{OURS}{way and f', {way}'}": [row for row in good if (row.way, row.setting) == (OURS, way)]
+        for way in ("", *comparison.also)
+    }
     peer = [row for row in good if row.way != OURS and row.setting == chosen]
     splits = list(dict.fromkeys(split for row in good for split in row.accuracy))
-    ways = [(OURS, ours), (f"**{comparison.peer}, {chosen}**", peer)]
+    ways = [*ours.items(), (f"**{comparison.peer}, {chosen}**", peer)]
     ways += [
         (f"{comparison.peer}, {setting}", [row for row in good if row.setting == setting])
         for setting in comparison.settings
@@ -105,8 +108,11 @@ def section(name: str, rows: Sequence[Row], chosen: str) -> str:
             seeds = ", ".join(str(row.seed) for row in found)
             lines.append([title, seeds, *(_spread(found, _accuracy(split), 3) for split in splits), *_costs(found)])
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    parts = [*_warnings(rows), table, *_verdict(comparison, ours, peer, splits)]
-    failed = [f"{row.way}, {row.setting or 'ours'}, seed {row.seed}" for row in rows if row.error]
+    parts = [*_warnings(rows), table]
+    for way, found in ours.items():
+        parts += _verdict(comparison, way, found, peer, splits)
+    parts += [comparison.note] if comparison.note else []
+    failed = [f"{row.way}, {row.setting or 'as it is'}, seed {row.seed}" for row in rows if row.error]
     if failed:
         parts.append(f"Failed: {'; '.join(failed)}.")
     first = good[0] if good else rows[0]
@@ -115,7 +121,9 @@ def section(name: str, rows: Sequence[Row], chosen: str) -> str:
     return "\n\n".join(parts)
 
 
-def _verdict(comparison: Comparison, ours: Sequence[Row], peer: Sequence[Row], splits: Iterable[str]) -> list[str]:
+def _verdict(
+    comparison: Comparison, way: str, ours: Sequence[Row], peer: Sequence[Row], splits: Iterable[str]
+) -> list[str]:
     """One sentence: accuracies and how many times as fast, beside the goal."""
     by_seed = {row.seed: row for row in peer}
     pairs = [(row, by_seed[row.seed]) for row in ours if row.seed in by_seed]
@@ -134,7 +142,7 @@ def _verdict(comparison: Comparison, ours: Sequence[Row], peer: Sequence[Row], s
     quick = statistics.median(whole) >= comparison.goal
     met = "met" if better and quick else "time met, accuracy not" if quick else "accuracy met, time not"
     return [
-        f"Ours against {comparison.peer}: {', '.join(scores)}; **{_times(whole)} times as fast as a whole process**, "
+        f"{way} against {comparison.peer}: {', '.join(scores)}; **{_times(whole)} times as fast as a whole process**, "
         f"{_times(training)} in training alone, "
         f"{_times(cpu)} in processor time. "
         f"Goal: their accuracy or better, {comparison.goal:g} times as fast: "

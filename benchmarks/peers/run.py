@@ -92,13 +92,16 @@ class Bench:
         """
         self._data = self._write_rows()
         tried = [self._once(self._comparison.peer, setting, seeds[0]) for setting in self._comparison.settings]
-        self._once(OURS, "", seeds[0])
+        ways = ("", *self._comparison.also)
+        for way in ways:
+            self._once(OURS, way, seeds[0])
         if all(row.error for row in tried):
             return None
         chosen = choose(tried)
         for seed in seeds[1:]:
             self._once(self._comparison.peer, chosen, seed)
-            self._once(OURS, "", seed)
+            for way in ways:
+                self._once(OURS, way, seed)
         return chosen
 
     def _write_rows(self) -> dict[str, Any]:
@@ -119,7 +122,7 @@ class Bench:
         folder.mkdir(parents=True)
         log = WORK / "logs" / f"{self._name}-{_plain(way)}-{_plain(setting)}-{seed}.txt"
         try:
-            found = self._ours(folder, log, seed) if way == OURS else self._theirs(folder, log, setting, seed)
+            found = (self._ours if way == OURS else self._theirs)(folder, log, setting, seed)
             row = dataclasses.replace(row, **found)
         except timed.Failed as error:
             print(error, file=sys.stderr, flush=True)
@@ -143,12 +146,13 @@ class Bench:
             raise timed.Failed(f"{log}: expected {self._data['examples']} rows. Received: {run.answer['examples']}.")
         return _measured(run, run.answer["accuracy"], run.answer["training_seconds"], self._data["examples"])
 
-    def _ours(self, folder: Path, log: Path, seed: int) -> dict[str, Any]:
+    def _ours(self, folder: Path, log: Path, way: str, seed: int) -> dict[str, Any]:
         """The command, with samples at hand and every cache empty."""
         for part in ("packages", "data", "weights"):
             if (cache_folder() / part).is_dir():
                 shutil.copytree(cache_folder() / part, folder / "cache" / part, copy_function=_link)
-        words = [sys.executable, "-m", "keras_transfer", "fit", "--json", *self._words, "--seed", str(seed)]
+        words = [sys.executable, "-m", "keras_transfer", "fit", "--json"]
+        words += [*self._comparison.words(self._limit, way), "--seed", str(seed)]
         run = timed.run(words, folder, log, {"KERAS_TRANSFER_CACHE": str(folder / "cache")}, LONGEST)
         record = json.loads((folder / run.answer["run"] / "run.json").read_text(encoding="utf-8"))
         if record["data"]["fingerprint"] != self._data["fingerprint"]:

@@ -51,6 +51,14 @@ def test_other_functions_stay(other):
     assert fused_gelu.fused(other) is other
 
 
+def test_where_xla_is_missing_it_stays(monkeypatch):
+    def without_xla(x):
+        raise tf.errors.UnimplementedError(None, None, "no XLA")
+
+    monkeypatch.setattr(fused_gelu, "_one_pass", lambda approximate: without_xla)
+    assert fused_gelu.fused(by_tanh) is by_tanh
+
+
 def test_layers_have_their_own_activation_again_after_an_error():
     layers = [keras.layers.Dense(4, activation=by_erf), keras.layers.Dense(4, activation="relu")]
     own = [layer.activation for layer in layers]

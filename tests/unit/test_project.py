@@ -29,7 +29,7 @@ LADDER = (
     {"recipe_faults"},
     {"labels", "metrics", "solvers", "vision", "text", "torch_file", "progress", "silence", "inference_mode"},
     {"samples"},
-    {"data", "devices", "schedules", "weights", "backbone", "backbones"},
+    {"data", "devices", "fused_gelu", "schedules", "weights", "backbone", "backbones"},
     {"tasks.base"},
     {"tasks.classes"},  # what the two classification tasks share; no task itself
     {"tasks.*"},
