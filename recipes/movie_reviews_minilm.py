@@ -7,8 +7,8 @@ Both do the same but for the seed. Rate, epochs and smoothing were chosen on the
 Three epochs at 1e-4 are alike there (0.840) and gave 0.863 (0.860 to 0.866) on the test rows.
 Expected accuracy on the 1,000 test rows: 0.854 (0.851, 0.848, 0.862 with seeds 0, 1, 2); frozen features alone: about
 0.75. Time, a whole process with features, export and its check: 77 s with each of these seeds on two idle cores with
-AMX, 98 to 125 s in slower hours; docs/benchmarks-peers.md has Hugging Face's Trainer beside it. Other processors compute
-in float32: with three epochs, 175 s where bfloat16 took 147.
+AMX, 98 to 125 s in slower hours; docs/benchmarks-peers.md has Hugging Face's Trainer beside it. Other processors
+compute in float32: with three epochs, 175 s where bfloat16 took 147.
 """
 
 from keras_transfer import BackboneSpec, DataSpec, DeviceSpec, Phase, Recipe

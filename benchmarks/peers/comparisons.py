@@ -61,8 +61,8 @@ def _fine_tune(*epochs: int, more: tuple[str, ...] = ()) -> dict[str, tuple[str,
 _WHY_NOT_HALF = """Why not half their time: both train the whole network, so that nothing frozen could be cached.
 Profiled (2026-12-01, seed 0), the matrix products of our step take 98 ms of processor time, of 224 ms that the step
 takes on two cores; 160 steps of these products alone are 8 s. All that is not fine-tuning (imports, the pass for the
-head, scores, the export and its check) takes 29 s, which is half of their whole time already. Fewer layers end lower:
-the upper four of six 0.815 on validation and 0.840 on test in 71 s, one epoch instead of two 0.830 and 0.836 in 61 s."""
+head, scores, the export and its check) takes 32 s, more than half of their whole time. Fewer layers end lower: the
+upper four of six 0.815 on validation and 0.840 on test in 71 s; so does one epoch, 0.830 and 0.836 in 61 s."""
 _WHY_NOT_A_FIFTH = """Why not a fifth of their time: that is 13 s. Profiled (2026-12-01, seed 0), the head alone takes
 4 s for importing TensorFlow, 1.5 s for making the network, 1 s for the plan, 2.5 s for the pass over the frozen layers,
 3.5 s for scoring 852 images and 5 s for the export with its check in a fresh process, which fastai does not do."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from keras_transfer.recipe import Recipe, override
-from keras_transfer.tasks.image_classification import TASK
+from keras_transfer.tasks import get_task
 
+TASK = get_task("image_classification")
 LITE = "efficientnet_lite0"
 
 
