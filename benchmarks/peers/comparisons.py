@@ -30,7 +30,7 @@ class Comparison:
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other ways of ours, by name: further words. They are measured and judged as well."""
     note: str = ""
-    """What stands below the verdicts: why a goal cannot be met, and the measurement that says so."""
+    """What stands below the verdicts: why a goal was not met, and the measurement that says so."""
 
     def words(self, limit: int, way: str = "") -> tuple[str, ...]:
         """Ours, or one of `also`, with fewer training examples where asked for."""

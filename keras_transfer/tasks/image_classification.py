@@ -26,9 +26,9 @@ from keras_transfer.vision.augmentation import Augmentation
 # Judgement, from the trees and digits samples (docs/benchmarks.md).
 FINE_TUNE_EPOCHS = ((300, 12), (1_000, 8), (10_000, 5), (100_000, 3))
 FINE_TUNE_RATE = 1e-4
-# Of this network the upper half at a higher rate does better than all of it, in fewer epochs, on trees and digits.
-# Where all of it trains, it first loses: validation loss after one epoch on trees was above that of the frozen network
-# with each of three seeds, once 2.98 after 0.23.
+# Of this network the upper half at a higher rate does better than all of it, in fewer epochs, on the validation rows of
+# trees and digits. Where all of it trains, it first loses: validation loss after one epoch on trees was above that of
+# the frozen network with each of three seeds, once 2.98 after 0.23.
 UPPER_HALF = {"efficientnet_lite0": ("last:4", 3e-4, 5)}
 FEWEST_TO_FINE_TUNE_MORE = 300
 HEAD_RATE = 1e-3

@@ -106,8 +106,12 @@ def test_other_work_is_a_share_of_the_machine(bench, monkeypatch, elapsed, busy,
     assert other.share() == pytest.approx(share)
 
 
-def test_the_clocks_of_the_system_are_read(bench):
+def test_idle_and_waiting_processors_are_not_busy(bench, monkeypatch, tmp_path):
     measuring = sys.modules[bench.OtherWork.__module__]
-    busy = measuring._machine_seconds()
-    assert busy is None or busy > 0
-    assert 0 <= bench.OtherWork().share() <= 1
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  1000 200 300 40000 5000 60 70 80 900 900\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
+    monkeypatch.setattr(measuring, "Path", lambda name: stat)
+    monkeypatch.setattr(measuring.os, "sysconf", lambda name: 100)
+    assert measuring._machine_seconds() == pytest.approx(17.1)
+    stat.unlink()
+    assert measuring._machine_seconds() is None
